@@ -1,0 +1,44 @@
+"""How a program ends: messages on stderr, an exit status, one sentence for an error, quiet on a closed pipe."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from Evaluator.errors import FAILED, INTERRUPTED, READER_WENT_AWAY, ReportedError
+
+log = logging.getLogger(__name__)
+
+
+def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
+    """Run `work` and return its exit status; errors become one sentence on stderr (`verbose` adds the traceback)."""
+    logging.basicConfig(
+        stream=sys.stderr, format="%(message)s", level=logging.DEBUG if verbose else logging.INFO, force=True
+    )
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+    try:
+        status = work()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _discard_stdout()
+        return READER_WENT_AWAY
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        return INTERRUPTED
+    except ReportedError as error:
+        log.error("error: %s", error, exc_info=verbose)
+        return error.status
+    except OSError as error:
+        log.error("error: %s", describe_os_error(error), exc_info=verbose)
+        return FAILED
+
+
+def describe_os_error(error: OSError) -> str:
+    """`No space left on device: data.jsonl`, or as much of it as the error knows."""
+    return f"{error.strerror or error}: {error.filename}" if error.filename else f"{error.strerror or error}"
+
+
+def _discard_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush cannot fail on the closed pipe again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,1 @@
+"""Programs that make and look at training data."""
