@@ -137,5 +137,3 @@ class Verdict:
 def to_json_line(data: Mapping[str, Any]) -> bytes:
     """One JSON object as UTF-8 with its newline. A lone surrogate, which UTF-8 cannot hold, becomes `?`."""
     return json.dumps(data, ensure_ascii=False).encode("utf-8", errors="replace") + b"\n"
-
-

@@ -49,7 +49,9 @@ def check_tools(calls: Sequence[ToolCall], prompt: Prompt, catalog: Catalog) -> 
     """Every name is a tool of the catalog."""
     unknown = [call.name for call in calls if call.name not in catalog.tools]
     return [
-        Finding(f"tool.unknown:{name[:80]}", f"There is no tool {name[:80]}; the nearest is {catalog.nearest_tool(name)}.")
+        Finding(
+            f"tool.unknown:{name[:80]}", f"There is no tool {name[:80]}; the nearest is {catalog.nearest_tool(name)}."
+        )
         for name in unknown
     ]
 
@@ -145,7 +147,8 @@ def _fields_that_may_be_empty(catalog: Catalog) -> set[str]:
 def given_ids(system: str, id_fields: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
     """The ids a system prompt hands out as `sessionId: "session_..."`: field -> values; absent where it gives none."""
     given = {
-        name: frozenset(re.findall(rf'\b{re.escape(name)}["`*]*\s*[:=]\s*["`*]*([\w.-]+)', system)) for name in id_fields
+        name: frozenset(re.findall(rf'\b{re.escape(name)}["`*]*\s*[:=]\s*["`*]*([\w.-]+)', system))
+        for name in id_fields
     }
     return {name: values for name, values in given.items() if values}
 

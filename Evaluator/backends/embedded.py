@@ -1,0 +1,94 @@
+"""A GGUF model in this process: llama.cpp through xllamacpp, which answers on loopback and batches continuously.
+
+Its listener speaks OpenAI's chat completions, so the client of every other endpoint serves it too. It is closed to
+others by a random API key and sends no CORS permission.
+"""
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from Evaluator.backends.openai_compatible import OpenAICompatibleClient
+from Evaluator.errors import UsageError
+from Evaluator.model_client import Completion, SamplingOptions
+from Evaluator.records import Message
+
+_GGUF_MAGIC = b"GGUF"
+
+
+class EmbeddedClient:
+    """Answers from the weights in `path`, `slots` at a time with `context_length` tokens each (prompt and answer)."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        adapter: Path | None = None,
+        slots: int = 4,
+        context_length: int = 2048,
+        timeout_s: float = 120.0,
+        max_retries: int = 3,
+        give_up_after_s: float = 120.0,
+    ) -> None:
+        key = secrets.token_urlsafe(32)
+        self._server = _start(path, adapter, slots, context_length, key)
+        self._client = OpenAICompatibleClient(
+            path.stem,
+            [f"{self._server.listening_address}/v1"],
+            api_key=key,
+            concurrency=slots,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            give_up_after_s=give_up_after_s,
+        )
+
+    def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
+        return self._client.complete(messages, options)
+
+    def stop(self) -> None:
+        self._client.stop()
+
+    def close(self) -> None:
+        self._client.close()
+        self._server = None
+
+
+def _start(path: Path, adapter: Path | None, slots: int, context_length: int, key: str) -> Any:
+    for file in (path, adapter):
+        if file is not None:
+            _check_gguf(file)
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise UsageError('the embedded engine needs xllamacpp: pip install "xllamacpp>=2026.10"') from error
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    if adapter is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
+    params.n_parallel, params.n_ctx = slots, slots * context_length
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _cores()
+    params.fit_params = params.warmup = False  # seconds at every start, for nothing on models of known size
+    params.api_keys, params.cors_origins = [key], ""
+    params.ui = params.endpoint_slots = False
+    params.verbosity = 0
+    try:
+        return xllamacpp.Server(params)
+    except Exception as error:  # the binding raises bare RuntimeError or Exception
+        what = f"{path} with {adapter}" if adapter else f"{path}"
+        raise UsageError(f"llama.cpp cannot load {what}: {error}") from error
+
+
+def _check_gguf(path: Path) -> None:
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if magic != _GGUF_MAGIC:
+        raise UsageError(f"{path} is no GGUF file")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

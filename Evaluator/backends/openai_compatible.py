@@ -1,0 +1,206 @@
+"""Any endpoint that speaks OpenAI's chat completions: LM Studio, Ollama, vLLM, llama.cpp. Uses requests only."""
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+
+from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Unreachable
+from Evaluator.model_client import Completion, ConfigurationRefused, SampleFailed, SamplingOptions, cut_at_stop
+from Evaluator.records import Message
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+class OpenAICompatibleClient:
+    """Answers from one model on one or several endpoints, each a base URL that ends in `/v1`.
+
+    `timeout_s` is the longest silence on the wire, in seconds; waiting for a free endpoint does not count.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_urls: Sequence[str],
+        *,
+        api_key: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        concurrency: int = 1,
+        timeout_s: float = 120.0,
+        max_retries: int = 3,
+        give_up_after_s: float = 120.0,
+        use_proxy: bool = False,
+    ) -> None:
+        self._model = model
+        self._api_key_env = api_key_env
+        self._timeout = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._proxies = {url: get_environ_proxies(url) if use_proxy else {} for url in base_urls}
+        self._session = _session(concurrency)
+        self._of_thread = threading.local()
+        self._pool = EndpointPool(base_urls, max_retries=max_retries, give_up_after_s=give_up_after_s)
+
+    def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
+        body = json.dumps(self._request_body(messages, options)).encode()
+        return self._pool.call(lambda url: self._attempt(url, body, options.stop))
+
+    def stop(self) -> None:
+        self._pool.stop()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _request_body(self, messages: Sequence[Message], options: SamplingOptions) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [message.to_dict() for message in messages],
+            "max_tokens": options.max_tokens,
+            "stream": False,
+        }
+        optional = {"temperature": options.temperature, "top_p": options.top_p, "seed": options.seed}
+        body.update({name: value for name, value in optional.items() if value is not None})
+        if options.stop:
+            body["stop"] = list(options.stop)
+        return body
+
+    def _attempt(self, url: str, body: bytes, stop: Sequence[str]) -> Completion:
+        started = time.perf_counter()
+        response = self._send(url, body)
+        latency_s = time.perf_counter() - started
+        if response.status_code != 200:
+            self._refuse(url, response)
+        return _completion(url, response.content, stop, latency_s)
+
+    def _send(self, url: str, body: bytes) -> requests.Response:
+        prepared = self._prepared(url)
+        prepared.body = body
+        prepared.headers["Content-Length"] = str(len(body))
+        try:
+            return self._session.send(
+                prepared, timeout=self._timeout, allow_redirects=False, proxies=self._proxies[url], stream=False
+            )
+        except requests.ConnectTimeout as error:
+            raise Unreachable(f"no connection to {url} within {self._timeout[0]:g} s") from error
+        except requests.Timeout as error:
+            raise Faulty("endpoint.timeout", f"no reply from {url} within {self._timeout[1]:g} s") from error
+        except requests.ConnectionError as error:
+            raise _connection_failure(url, error) from error
+        except requests.RequestException as error:  # a reply that is no HTTP, a broken transfer
+            raise Faulty("endpoint.broken_reply", f"{url} sent a broken reply ({type(error).__name__})") from error
+
+    def _prepared(self, url: str) -> requests.PreparedRequest:
+        """This thread's request to `url`: preparing one takes longer than sending it, so it is made once."""
+        known = self._of_thread.__dict__
+        if url not in known:
+            request = requests.Request("POST", f"{url}/chat/completions", headers=self._headers, data=b"{}")
+            known[url] = request.prepare()
+        return known[url]
+
+    def _refuse(self, url: str, response: requests.Response) -> None:
+        """Raise what a status other than 200 means."""
+        status, said = response.status_code, _error_text(response)
+        if status in (429, 503):
+            raise Busy(f"{url} is busy (HTTP {status})", _retry_after_s(response))
+        if status >= 500 or status == 408:
+            raise Faulty(f"endpoint.http_{status}", f"{url} failed with HTTP {status}: {said}")
+        if status == 400 and _is_context_overflow(said):
+            raise SampleFailed("endpoint.context_overflow", f"the prompt does not fit the model's context: {said}")
+        raise ConfigurationRefused(self._advice(url, status, said))
+
+    def _advice(self, url: str, status: int, said: str) -> str:
+        if status in (401, 403):
+            return (
+                f"{url} refuses the API key (HTTP {status}): put a valid one into {self._api_key_env}. It said: {said}"
+            )
+        if status == 404:
+            return f"{url} does not know the model {self._model} or the path (HTTP 404). {self._models_at(url)}"
+        if 300 <= status < 400:
+            return f"{url} redirects (HTTP {status}): give the final address as --base-url"
+        return f"{url} refuses the request (HTTP {status}): {said}. Check --model and the sampling flags"
+
+    def _models_at(self, url: str) -> str:
+        try:
+            headers = {name: value for name, value in self._headers.items() if name == "Authorization"}
+            reply = self._session.get(f"{url}/models", headers=headers, timeout=5, proxies=self._proxies[url])
+            names = [str(entry["id"]) for entry in reply.json()["data"]]
+        except (requests.RequestException, ValueError, KeyError, TypeError):
+            return "It lists no models either: does --base-url end in /v1?"
+        return f"Its models: {', '.join(names[:20]) or 'none'}. See --model"
+
+
+def _session(concurrency: int) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=concurrency, max_retries=0))
+    return session
+
+
+def _connection_failure(url: str, error: requests.ConnectionError) -> Exception:
+    """Refused or not found costs a sample nothing; a connection lost under way may be the request's fault."""
+    text = str(error)
+    if "Connection aborted" in text or "Read timed out" in text or "IncompleteRead" in text:
+        return Faulty("endpoint.connection_lost", f"{url} closed the connection without an answer")
+    refused = "connection refused" if "refused" in text.lower() else "cannot connect"
+    return Unreachable(f"no reply from {url} ({refused})")
+
+
+def _retry_after_s(response: requests.Response) -> float | None:
+    """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3); None without one."""
+    value = response.headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def _error_text(response: requests.Response) -> str:
+    try:
+        error = json.loads(response.content)["error"]
+        text = error["message"] if isinstance(error, dict) else error
+    except (ValueError, KeyError, TypeError):
+        text = response.content[:200].decode("utf-8", errors="replace")
+    return " ".join(str(text).split())[:300] or "nothing more"
+
+
+def _is_context_overflow(said: str) -> bool:
+    lowered = said.lower()
+    return "context" in lowered and any(word in lowered for word in ("exceed", "length", "too long"))
+
+
+def _completion(url: str, body: bytes, stop: Sequence[str], latency_s: float) -> Completion:
+    try:
+        data = json.loads(body)
+        choice = data["choices"][0]
+        message, finish_reason = choice["message"], choice.get("finish_reason")
+        content, tool_calls = message.get("content"), message.get("tool_calls") or ()
+        usage = data.get("usage") or {}
+        if not isinstance(content, str | None) or not isinstance(tool_calls, list | tuple):
+            raise TypeError
+        tokens = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Faulty("endpoint.garbage", f"{url} sent a reply that is no chat completion") from error
+    if content:
+        content, was_cut = cut_at_stop(content, stop)
+        finish_reason = "stop" if was_cut else finish_reason
+    if not (content and content.strip()) and not tool_calls and finish_reason != "length":
+        raise Faulty("endpoint.empty", f"{url} sent an empty answer")
+    return Completion(Message("assistant", content, tuple(tool_calls)), finish_reason, *tokens, latency_s)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None

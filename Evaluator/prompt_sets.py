@@ -1,0 +1,84 @@
+"""Prompt sets: JSON files of prompts with what is known about their right answers.
+
+A file is {"name": ..., "prompts": [PROMPT, ...]}, or just the list. A prompt is {"id", "question"} and, as far as
+known, "system", "tags", "expected_tools", "expects_call" and "expected_call" {"name", "arguments"}.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from Evaluator.errors import UsageError
+from Evaluator.records import Prompt, ToolCall
+
+TOOL_PROMPTS = Path(__file__).parent / "prompts" / "tool_prompts.json"
+"""One prompt for each of the 47 tools."""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts of one or several files in order; `sha256` is that of the files' contents one after the other."""
+
+    prompts: Sequence[Prompt]
+    sha256: str
+
+
+def load_prompt_sets(paths: Sequence[Path]) -> PromptSet:
+    """Read prompt sets one after the other. Raises UsageError; ids must be unique over all of them."""
+    digest = hashlib.sha256()
+    prompts: list[Prompt] = []
+    for path in paths:
+        raw = _read(path)
+        digest.update(raw)
+        prompts += _prompts_of(path, raw)
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise UsageError(f"the prompt id {prompt.id} stands twice in {', '.join(map(str, paths))}")
+        seen.add(prompt.id)
+    if not prompts:
+        raise UsageError(f"there are no prompts in {', '.join(map(str, paths))}")
+    return PromptSet(tuple(prompts), digest.hexdigest())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the prompt set {path}: {error.strerror}") from error
+
+
+def _prompts_of(path: Path, raw: bytes) -> list[Prompt]:
+    try:
+        data = json.loads(raw)
+    except ValueError as error:
+        raise UsageError(f"the prompt set {path} is no JSON: {error}") from error
+    entries = data.get("prompts") if isinstance(data, dict) else data
+    if not isinstance(entries, list):
+        raise UsageError(f'the prompt set {path} is neither a list nor an object with a list "prompts"')
+    return [_prompt_from(f"{path}, prompt {number}", entry) for number, entry in enumerate(entries, start=1)]
+
+
+def _prompt_from(where: str, entry: Any) -> Prompt:
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("id", "question")):
+        raise UsageError(f'{where} needs "id" and "question", both strings')
+    tools = entry.get("expected_tools", [])
+    if not isinstance(tools, list) or not all(isinstance(name, str) for name in tools):
+        raise UsageError(f'{where}: "expected_tools" is no list of tool names')
+    call = entry.get("expected_call")
+    if call is not None and not (
+        isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), dict)
+    ):
+        raise UsageError(f'{where}: "expected_call" needs "name" and "arguments"')
+    return Prompt(
+        id=entry["id"],
+        question=entry["question"],
+        system=entry.get("system"),
+        tags=tuple(entry.get("tags", ())),
+        expected_tools=tuple(tools),
+        expects_call=bool(entry.get("expects_call", True)),
+        expected_call=ToolCall(call["name"], call["arguments"]) if call else None,
+    )

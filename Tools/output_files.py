@@ -1,0 +1,90 @@
+"""The files that are made from a journal: the output, the rejects and run.json, each in one atomic step.
+
+data.jsonl           the samples, true and false interleaved
+data.rejects.jsonl   attempts that gave no sample, with the reason
+data.run.json        settings, versions, counts
+data.journal         the journal itself; with it the same command goes on or tops up
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from Tools.journal import Journal, Tally
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """The files of one run, all named after its --output."""
+
+    samples: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.samples.with_suffix(".journal")
+
+    @property
+    def rejects(self) -> Path:
+        return self.samples.with_suffix(".rejects.jsonl")
+
+    @property
+    def run(self) -> Path:
+        return self.samples.with_suffix(".run.json")
+
+    def are_complete(self, tally: Tally) -> bool:
+        """Whether the output on disk was made from a journal that held just as much."""
+        try:
+            run = json.loads(self.run.read_bytes())
+            return self.samples.is_file() and run["counts"] == _counts(tally)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def write(self, journal: Journal, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        """Make all files from the journal; run.json comes last, so that it vouches for the others."""
+        order = interleave(journal.offsets(True), journal.offsets(False))
+        _write_atomically(self.samples, journal.sample_lines(order))
+        _write_atomically(self.rejects, journal.reject_lines())
+        run = {**about, "settings": settings, "counts": _counts(journal.tally)}
+        _write_atomically(self.run, [json.dumps(run, indent=1).encode() + b"\n"])
+
+
+def interleave(true: Sequence[int], false: Sequence[int]) -> Iterator[int]:
+    """All of both in their order, alternating in proportion: any stretch holds about the share of the whole."""
+    taken = 0
+    for index in range(len(true) + len(false)):
+        due = (index + 1) * len(true) // (len(true) + len(false))
+        if due > taken:
+            yield true[taken]
+            taken += 1
+        else:
+            yield false[index - taken]
+
+
+def _counts(tally: Tally) -> dict[str, Any]:
+    return {
+        "samples": tally.samples,
+        "true": tally.labels[True],
+        "false": tally.labels[False],
+        "rejects": dict(sorted(tally.rejects.items())),
+        "errors": dict(tally.errors.most_common()),
+        "tools": dict(sorted(tally.tools.items())),
+        "prompt_tokens": tally.prompt_tokens,
+        "completion_tokens": tally.completion_tokens,
+    }
+
+
+def _write_atomically(path: Path, lines: Iterable[bytes]) -> None:
+    """Write beside `path` and move into place; a reader sees the old file or the whole new one."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as stream:
+            stream.writelines(lines)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,214 @@
+"""Where the prompts of self-play come from: the model itself, templates, or a teacher model.
+
+choose a method -> seed text or template -> written text -> clean_request() -> Prompt, or UnusablePrompt
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from Evaluator.catalog import Catalog
+from Evaluator.errors import UsageError
+from Evaluator.model_client import Completion, ModelClient, SamplingOptions
+from Evaluator.records import Message, Prompt
+from Evaluator.tool_calls import parse_text
+
+SEED_TEXT = (
+    "Generate a realistic user request for an Obsidian vault assistant. "
+    "Make it specific, actionable, and varied in complexity."
+)
+TEACHER_TEXT = SEED_TEXT + " It comes from somebody whose vault is about {topic}. Answer with the request alone."
+DEFAULT_TEMPLATES = Path(__file__).parent / "templates.json"
+METHODS = ("self", "template", "teacher")
+
+MIN_WORDS, MAX_WORDS = 3, 80
+
+
+class UnusablePrompt(Exception):
+    """What was written is no request. `reason` is a stable code, `text` what was written."""
+
+    def __init__(self, reason: str, sentence: str, text: str | None) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.text = text
+
+
+@dataclass(frozen=True)
+class WrittenPrompt:
+    """A prompt and how it came about. Templates know the expected tool, the other methods do not."""
+
+    prompt: Prompt
+    method: str
+    written_by: str | None = None
+    completion: Completion | None = None
+
+
+# -- text -> request ----------------------------------------------------------------------------------------------
+
+_LABEL = re.compile(
+    r"^[\s*_#>-]*(?:(?:(?:sure|certainly|of course|okay|ok|great)[,!.]?\s*)?here(?:'s| is| are)\b[^:\n]*"
+    r"|(?:realistic |example |sample )?(?:user )?(?:request|prompt|query|question|task)(?: ?\d+)?|user)"
+    r"[\s*_]*:[\s*_]*",
+    re.IGNORECASE,
+)
+_CHATTER = re.compile(r"^(?:sure|certainly|of course|okay|ok|great)[,!.]*(?:\s*\n|$)", re.IGNORECASE)
+_LIST_MARK = re.compile(r"^\s*(?:[-*\u2022]|\d{1,2}[.)])\s+", re.MULTILINE)
+_QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "**": "**"}
+_ABOUT_PROMPTS = re.compile(
+    r"\b(?:user|realistic|sample|example)\s+requests?\b|\brequests? for an? (?:obsidian|vault)\b|\bvault assistant\b"
+    r"|\b(?:generate|write|create|make|come up with)\b[^.]{0,40}\b(?:prompts?|requests?)\b|\bas an ai\b"
+    r"|\bvaried in complexity\b|\bspecific and actionable\b",
+    re.IGNORECASE,
+)
+
+
+def clean_request(text: str) -> str:
+    """The request in what a model wrote, without labels and quotes around it. Raises UnusablePrompt."""
+    request = text.strip()
+    if parse_text(request).calls or parse_text(request).findings:
+        raise UnusablePrompt("prompt.tool_call", "a tool call instead of a request", text)
+    request = _unwrapped(request)
+    if not request:
+        raise UnusablePrompt("prompt.empty", "nothing was written", text)
+    if len(_LIST_MARK.findall(request)) > 1:
+        raise UnusablePrompt("prompt.several", "a list instead of one request", text)
+    if _ABOUT_PROMPTS.search(request):
+        raise UnusablePrompt("prompt.about_prompts", "a text about requests instead of a request", text)
+    words = len(request.split())
+    if words < MIN_WORDS:
+        raise UnusablePrompt("prompt.too_short", f"{words} words; a request has {MIN_WORDS} or more", text)
+    if words > MAX_WORDS:
+        raise UnusablePrompt("prompt.too_long", f"{words} words; a request has {MAX_WORDS} at most", text)
+    return request
+
+
+def _unwrapped(text: str) -> str:
+    """Take labels, a list mark and quotes off, as often as they stand around each other."""
+    before = None
+    while text != before:
+        before = text
+        text = _CHATTER.sub("", text, count=1).strip()
+        text = _LABEL.sub("", text, count=1).strip()
+        if len(_LIST_MARK.findall(text)) == 1:
+            text = _LIST_MARK.sub("", text, count=1) if _LIST_MARK.match(text) else text
+        for opening, closing in _QUOTES.items():
+            inner = text[len(opening) : -len(closing)]
+            if len(text) > 2 * len(opening) and text == f"{opening}{inner}{closing}" and opening not in inner:
+                text = inner.strip()
+    return text
+
+
+# -- templates ----------------------------------------------------------------------------------------------------
+
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Request templates, each for one tool, with word lists for their slots; topics for the teacher."""
+
+    templates: Sequence[Mapping[str, str]]
+    slots: Mapping[str, Sequence[str]]
+    topics: Sequence[str]
+    sha256: str
+
+    def write(self, rng: random.Random) -> Prompt:
+        """A random template with random words."""
+        template = rng.choice(self.templates)
+        words = {name: rng.choice(self.slots[name]) for name in dict.fromkeys(_SLOT.findall(template["text"]))}
+        question = _SLOT.sub(lambda slot: words[slot.group(1)], template["text"])
+        return Prompt(_prompt_id(question), question, tags=(template["id"],), expected_tools=(template["tool"],))
+
+
+def load_templates(path: Path, catalog: Catalog) -> Templates:
+    """Read templates; all of their slots and tools must be known. Raises UsageError."""
+    try:
+        raw = path.read_bytes()
+        data = json.loads(raw)
+        templates = Templates(data["templates"], data["slots"], data["topics"], hashlib.sha256(raw).hexdigest())
+        unknown_slots = {slot for one in templates.templates for slot in _SLOT.findall(one["text"])} - {
+            name for name, words in templates.slots.items() if words
+        }
+        unknown_tools = {one["tool"] for one in templates.templates} - catalog.tools.keys()
+    except OSError as error:
+        raise UsageError(f"cannot read the templates {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f'the templates {path} need "templates", "slots" and "topics": {error!r}') from error
+    if unknown_slots or unknown_tools or not templates.templates or not templates.topics:
+        unknown = ", ".join(sorted(unknown_slots | unknown_tools)) or "an empty list"
+        raise UsageError(f"the templates {path} do not fit the catalog {catalog.label}: {unknown}. See --templates")
+    return templates
+
+
+# -- the writer ---------------------------------------------------------------------------------------------------
+
+
+class PromptWriter:
+    """A prompt source: writes one prompt for each attempt, by a method drawn with the given weights."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, float],
+        templates: Templates,
+        *,
+        writer: ModelClient,
+        writer_name: str,
+        max_tokens: int,
+        temperature: tuple[float, float],
+    ) -> None:
+        self._methods = methods
+        self._templates = templates
+        self._writer = writer
+        self._writer_name = writer_name
+        self._max_tokens = max_tokens
+        self._temperature = temperature
+
+    def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
+        """Write a prompt. Raises UnusablePrompt, and whatever the writing model's client raises."""
+        method = rng.choices(list(self._methods), weights=list(self._methods.values()))[0]
+        if method == "template":
+            return WrittenPrompt(self._templates.write(rng), method)
+        topic = rng.choice(self._templates.topics)
+        text = TEACHER_TEXT.format(topic=topic) if method == "teacher" else SEED_TEXT
+        options = SamplingOptions(
+            max_tokens=self._max_tokens,
+            temperature=round(rng.uniform(*self._temperature), 3),
+            seed=rng.getrandbits(31),
+        )
+        completion = self._writer.complete([Message("user", text)], options)
+        if completion.is_truncated:
+            raise UnusablePrompt("prompt.truncated", "cut off at --prompt-max-tokens", completion.message.content)
+        request = clean_request(completion.message.content or "")
+        return WrittenPrompt(Prompt(_prompt_id(request), request), method, self._writer_name, completion)
+
+
+def _prompt_id(question: str) -> str:
+    return hashlib.sha256(question.encode("utf-8", errors="replace")).hexdigest()[:16]
+
+
+def parse_methods(text: str) -> dict[str, float]:
+    """An argparse type: `self`, `self,template`, or with weights `self:3,template:1`."""
+    methods: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = part.partition(":")
+        if name not in METHODS or name in methods:
+            raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(METHODS)}, each once, with :WEIGHT")
+        try:
+            methods[name] = float(weight or 1)
+        except ValueError:
+            methods[name] = 0
+        if not 0 < methods[name] < float("inf"):
+            raise argparse.ArgumentTypeError(f"the weight in {part!r} is not a number above 0")
+    return methods
+
+
+def describe_methods(methods: Mapping[str, float]) -> dict[str, Any]:
+    """The methods with their shares, for the settings of a run."""
+    total = sum(methods.values())
+    return {name: round(weight / total, 4) for name, weight in methods.items()}
