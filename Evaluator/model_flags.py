@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from Evaluator.model_client import ModelClient
 
@@ -88,7 +89,6 @@ def client_from(args: argparse.Namespace, model: str | None = None, base_urls: S
         from Evaluator.backends.scripted import ScriptedClient
 
         return ScriptedClient(Path(model.removeprefix(SCRIPTED_PREFIX)))
-    patience = {"timeout_s": args.timeout, "max_retries": args.max_retries, "give_up_after_s": args.give_up_after}
     if is_embedded(model):
         from Evaluator.backends.default_weights import default_weights
         from Evaluator.backends.embedded import EmbeddedClient
@@ -98,7 +98,7 @@ def client_from(args: argparse.Namespace, model: str | None = None, base_urls: S
             adapter=adapter,
             slots=args.concurrency,
             context_length=args.context_length,
-            **patience,
+            **_patience(args),
         )
     from Evaluator.backends.openai_compatible import OpenAICompatibleClient
 
@@ -109,8 +109,21 @@ def client_from(args: argparse.Namespace, model: str | None = None, base_urls: S
         api_key_env=args.api_key_env,
         concurrency=args.concurrency,
         use_proxy=args.use_proxy,
-        **patience,
+        **_patience(args),
     )
+
+
+def teacher_from(args: argparse.Namespace, model: str, base_urls: Sequence[str] = ()) -> ModelClient:
+    """The client for a model that writes prompts: claude-... through the anthropic SDK, unless it has a base URL."""
+    if not model.startswith("claude-") or base_urls:
+        return client_from(args, model, base_urls)
+    from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
+
+    return AnthropicMessagesClient(model, **_patience(args))
+
+
+def _patience(args: argparse.Namespace) -> dict[str, Any]:
+    return {"timeout_s": args.timeout, "max_retries": args.max_retries, "give_up_after_s": args.give_up_after}
 
 
 def is_embedded(model: str) -> bool:

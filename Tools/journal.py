@@ -9,6 +9,7 @@ a sample), so a run that is started again knows what is missing, at any concurre
 import contextlib
 import json
 import os
+import sys
 import threading
 from array import array
 from collections import Counter
@@ -31,7 +32,9 @@ class JournalError(UsageError):
 
 
 class Sink(Protocol):
-    """Where judged attempts go."""
+    """Where judged attempts go, and their tally."""
+
+    tally: "Tally"
 
     def add_sample(self, sample: Sample) -> None: ...
 
@@ -64,6 +67,25 @@ class Tally:
         self.completion_tokens += metadata["completion_tokens"] or 0
 
 
+class StdoutSink:
+    """Samples straight to stdout as they come, flushed one by one; rejects are only counted."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._writing = threading.Lock()
+
+    def add_sample(self, sample: Sample) -> None:
+        data = sample.to_dict()
+        with self._writing:
+            sys.stdout.buffer.write(to_json_line(data))
+            sys.stdout.buffer.flush()
+            self.tally.count(sample.label, data["metadata"])
+
+    def add_reject(self, reject: Reject) -> None:
+        with self._writing:
+            self.tally.rejects[reject.reason] += 1
+
+
 class Journal:
     """An open journal, locked against a second run. Writing is safe from many threads."""
 
@@ -89,7 +111,7 @@ class Journal:
         """Read what is there, cut a torn last line off, and return the end."""
         end = 0
         self._file.seek(0)
-        with open(self._file.fileno(), "rb", closefd=False) as lines:  # noqa: PTH123  # buffered, same file
+        with open(self._file.fileno(), "rb", closefd=False) as lines:  # buffered, same file
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
@@ -169,11 +191,15 @@ class Journal:
         self._attempts[reject.slot] = reject.attempt + 1
         self.tally.rejects[reject.reason] += 1
 
-    def close(self) -> None:
-        """Close the file and let go of the lock. What comes later is dropped."""
+    def seal(self) -> None:
+        """Take nothing more: what is still under way comes too late."""
         with self._writing:
             self._is_open = False
-            self._file.close()
+
+    def close(self) -> None:
+        """Close the file and let go of the lock."""
+        self.seal()
+        self._file.close()
 
     # -- reading ------------------------------------------------------------------------------------------------
 

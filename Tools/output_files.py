@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from Evaluator.errors import UsageError
 from Tools.journal import Journal, Tally
 
 
@@ -33,6 +34,16 @@ class OutputFiles:
     @property
     def run(self) -> Path:
         return self.samples.with_suffix(".run.json")
+
+    def check(self, *, overwrite: bool) -> None:
+        """Raise UsageError where this run must not write: no folder, or a file that no journal vouches for."""
+        if not self.samples.parent.is_dir():
+            raise UsageError(f"there is no folder {self.samples.parent} for the output {self.samples.name}")
+        if self.samples.exists() and not self.journal.exists() and not overwrite:
+            raise UsageError(
+                f"{self.samples} exists and has no journal ({self.journal.name}), so it cannot be continued: "
+                "give another --output, or --overwrite to replace it"
+            )
 
     def are_complete(self, tally: Tally) -> bool:
         """Whether the output on disk was made from a journal that held just as much."""

@@ -15,9 +15,10 @@ from typing import Any
 
 from Evaluator.catalog import Catalog
 from Evaluator.errors import UsageError
-from Evaluator.model_client import Completion, ModelClient, SamplingOptions
+from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
 from Evaluator.tool_calls import parse_text
+from Tools.attempts import UnusablePrompt, WrittenPrompt
 
 SEED_TEXT = (
     "Generate a realistic user request for an Obsidian vault assistant. "
@@ -28,25 +29,6 @@ DEFAULT_TEMPLATES = Path(__file__).parent / "templates.json"
 METHODS = ("self", "template", "teacher")
 
 MIN_WORDS, MAX_WORDS = 3, 80
-
-
-class UnusablePrompt(Exception):
-    """What was written is no request. `reason` is a stable code, `text` what was written."""
-
-    def __init__(self, reason: str, sentence: str, text: str | None) -> None:
-        super().__init__(sentence)
-        self.reason = reason
-        self.text = text
-
-
-@dataclass(frozen=True)
-class WrittenPrompt:
-    """A prompt and how it came about. Templates know the expected tool, the other methods do not."""
-
-    prompt: Prompt
-    method: str
-    written_by: str | None = None
-    completion: Completion | None = None
 
 
 # -- text -> request ----------------------------------------------------------------------------------------------
@@ -157,15 +139,14 @@ class PromptWriter:
         methods: Mapping[str, float],
         templates: Templates,
         *,
-        writer: ModelClient,
-        writer_name: str,
+        writers: Mapping[str, tuple[str, ModelClient]],
         max_tokens: int,
         temperature: tuple[float, float],
     ) -> None:
+        """`writers`: for the methods self and teacher, as far as used, the name of the model and its client."""
         self._methods = methods
         self._templates = templates
-        self._writer = writer
-        self._writer_name = writer_name
+        self._writers = writers
         self._max_tokens = max_tokens
         self._temperature = temperature
 
@@ -181,11 +162,12 @@ class PromptWriter:
             temperature=round(rng.uniform(*self._temperature), 3),
             seed=rng.getrandbits(31),
         )
-        completion = self._writer.complete([Message("user", text)], options)
+        name, client = self._writers[method]
+        completion = client.complete([Message("user", text)], options)
         if completion.is_truncated:
             raise UnusablePrompt("prompt.truncated", "cut off at --prompt-max-tokens", completion.message.content)
         request = clean_request(completion.message.content or "")
-        return WrittenPrompt(Prompt(_prompt_id(request), request), method, self._writer_name, completion)
+        return WrittenPrompt(Prompt(_prompt_id(request), request), method, name, completion)
 
 
 def _prompt_id(question: str) -> str:

@@ -1,0 +1,127 @@
+"""One attempt: from a slot and a seed to a labelled sample, or to a reject."""
+
+import random
+from dataclasses import dataclass
+from typing import Protocol
+
+from Evaluator import __version__
+from Evaluator.catalog import Catalog
+from Evaluator.model_client import RESULT_MARK, Completion, ModelClient, SampleFailed, SamplingOptions
+from Evaluator.records import Message, Prompt, Reject, Sample, SampleMetadata
+from Evaluator.validator import validate
+
+
+class UnusablePrompt(Exception):
+    """What was written is no request. `reason` is a stable code, `text` what was written."""
+
+    def __init__(self, reason: str, sentence: str, text: str | None) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.text = text
+
+
+@dataclass(frozen=True)
+class WrittenPrompt:
+    """A prompt and how it came about; `written_by` and `completion` where a model wrote it."""
+
+    prompt: Prompt
+    method: str
+    written_by: str | None = None
+    completion: Completion | None = None
+
+
+class PromptSource(Protocol):
+    """Where prompts come from. Shared by all workers."""
+
+    def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
+        """The prompt of an attempt, the same whenever it is asked. Raises UnusablePrompt or a client's errors."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Ranges that temperature and top_p are drawn from, (low, high); top_p None leaves it to the endpoint.
+
+    With `num_variations` V above 1 each range is cut into V equal bands: `variation` v draws from band v.
+    """
+
+    temperature: tuple[float, float]
+    top_p: tuple[float, float] | None
+    max_tokens: int
+    num_variations: int = 1
+
+    def draw(self, rng: random.Random, variation: int) -> SamplingOptions:
+        return SamplingOptions(
+            max_tokens=self.max_tokens,
+            temperature=self._from_band(self.temperature, rng, variation),
+            top_p=self._from_band(self.top_p, rng, variation) if self.top_p else None,
+            seed=rng.getrandbits(31),
+            stop=(RESULT_MARK,),
+        )
+
+    def _from_band(self, limits: tuple[float, float], rng: random.Random, variation: int) -> float:
+        low, high = limits
+        return round(low + (high - low) * (variation % self.num_variations + rng.random()) / self.num_variations, 3)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Everything that makes a sample. `make` is one attempt from prompt to label."""
+
+    source: str
+    prompts: PromptSource
+    model: str
+    client: ModelClient
+    catalog: Catalog
+    sampling: Sampling
+    seed: int
+    run_id: str
+    prompts_in_turn: int = 1  # prompts asked before the first comes again with the next variation
+
+    def make(self, slot: int, attempt: int) -> Sample | Reject:
+        """Attempt number `attempt` for `slot`; depends on these, the seed and the models only."""
+        rng = random.Random(f"{self.seed}:{slot}" if attempt == 0 else f"{self.seed}:{slot}:{attempt}")
+        written = None
+        try:
+            written = self.prompts.prompt_for(slot, attempt, rng)
+            options = self.sampling.draw(rng, slot // self.prompts_in_turn)
+            completion = self.client.complete(written.prompt.messages(), options)
+        except UnusablePrompt as unusable:
+            return Reject(slot, attempt, unusable.reason, str(unusable), text=unusable.text)
+        except SampleFailed as failed:
+            question = written.prompt.question if written else None
+            return Reject(slot, attempt, failed.reason, str(failed), prompt=question)
+        if completion.is_truncated:
+            text, question = completion.message.content, written.prompt.question
+            return Reject(slot, attempt, "answer.truncated", "cut off at --max-tokens", text=text, prompt=question)
+        return self._judge(slot, attempt, written, options, completion)
+
+    def _judge(
+        self, slot: int, attempt: int, written: WrittenPrompt, options: SamplingOptions, completion: Completion
+    ) -> Sample:
+        prompt = written.prompt
+        verdict = validate(completion.message, prompt, self.catalog)
+        metadata = SampleMetadata(
+            sample_id=f"{self.run_id}-{slot:06d}-{attempt}",
+            slot=slot,
+            attempt=attempt,
+            prompt_id=prompt.id,
+            source=self.source,
+            prompt_method=written.method,
+            prompt_model=written.written_by,
+            target_tool=prompt.expected_tools[0] if len(prompt.expected_tools) == 1 else None,
+            model=self.model,
+            seed=self.seed,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            max_tokens=options.max_tokens,
+            checks=verdict.checks,
+            errors=verdict.codes,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            latency_s=round(completion.latency_s, 3),
+            catalog=self.catalog.label,
+            generator=__version__,
+        )
+        message = Message("assistant", completion.message.content, completion.message.tool_calls)
+        return Sample([*prompt.messages(), message], verdict.label, metadata)

@@ -1,0 +1,77 @@
+"""The model clients of one run, with a meter on them."""
+
+import argparse
+import threading
+from collections.abc import Sequence
+
+from Evaluator.model_client import Completion, ModelClient, SamplingOptions
+from Evaluator.model_flags import client_from, teacher_from
+from Evaluator.records import Message
+
+
+class Meter:
+    """Time that requests spent on the wire, in seconds, and tokens that came back, over all clients."""
+
+    def __init__(self) -> None:
+        self.wire_s = 0.0
+        self.completion_tokens = 0
+        self._lock = threading.Lock()
+
+    def note(self, completion: Completion) -> None:
+        with self._lock:
+            self.wire_s += completion.latency_s
+            self.completion_tokens += completion.completion_tokens or 0
+
+
+class MeteredClient:
+    """A client whose completions are noted by a meter."""
+
+    def __init__(self, client: ModelClient, meter: Meter) -> None:
+        self._client = client
+        self._meter = meter
+
+    def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
+        completion = self._client.complete(messages, options)
+        self._meter.note(completion)
+        return completion
+
+    def stop(self) -> None:
+        self._client.stop()
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class Clients:
+    """Makes the clients of a run when they are first asked for: a run with nothing to do starts no model."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.meter = Meter()
+        self._args = args
+        self._made: list[MeteredClient] = []
+        self._answering: MeteredClient | None = None
+
+    def answering(self) -> ModelClient:
+        """The client for --model."""
+        if self._answering is None:
+            self._answering = self._metered(client_from(self._args))
+        return self._answering
+
+    def teacher(self, model: str, base_urls: Sequence[str]) -> ModelClient:
+        """The client for a model that only writes prompts; --model itself is not loaded twice."""
+        if model == self._args.model and not base_urls:
+            return self.answering()
+        return self._metered(teacher_from(self._args, model, base_urls))
+
+    def _metered(self, client: ModelClient) -> MeteredClient:
+        self._made.append(MeteredClient(client, self.meter))
+        return self._made[-1]
+
+    def stop(self) -> None:
+        """Requests that wait for an endpoint give up."""
+        for client in self._made:
+            client.stop()
+
+    def close(self) -> None:
+        for client in self._made:
+            client.close()

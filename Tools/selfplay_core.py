@@ -1,0 +1,138 @@
+"""A run of either generator, from its plan to its files. v1 and v2 differ by the prompt source alone.
+
+flags -> Plan -> workers: prompt -> completion -> verdict -> journal -> output, rejects, run.json
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import logging
+import platform
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from Evaluator import __version__
+from Evaluator.catalog import Catalog
+from Evaluator.errors import OK
+from Tools.attempts import Generation, PromptSource, Sampling
+from Tools.clients import Clients
+from Tools.journal import Journal, Sink, StdoutSink
+from Tools.output_files import OutputFiles
+from Tools.progress import Progress
+from Tools.workers import Signals, Workers, work_until_done
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one of the generators wants: `settings` are those that shape samples, beyond the common ones.
+
+    `prompt_source(clients)` makes the source when work starts, with the clients it needs.
+    `prompts_in_turn` is the number of prompts asked before the first comes again with the next variation.
+    """
+
+    source: str
+    settings: Mapping[str, Any]
+    num_examples: int
+    prompt_source: Callable[[Clients], PromptSource]
+    prompts_in_turn: int = 1
+    num_variations: int = 1
+
+
+def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
+    """Generate what `plan` asks for and return the exit status."""
+    settings = {
+        "source": plan.source,
+        "model": args.model,
+        "adapter": str(args.adapter) if args.adapter else None,
+        "catalog": catalog.sha256,
+        "seed": args.seed,
+        "temperature": list(args.temperature),
+        "top_p": list(args.top_p) if args.top_p else None,
+        "max_tokens": args.max_tokens,
+        **plan.settings,
+    }
+    run = Run(plan, settings, args, catalog)
+    return run.to_stdout() if args.output == "-" else run.to_files(OutputFiles(Path(args.output)))
+
+
+class Run:
+    """One run of a plan, to files or to stdout."""
+
+    def __init__(self, plan: Plan, settings: Mapping[str, Any], args: argparse.Namespace, catalog: Catalog) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._args = args
+        self._catalog = catalog
+        self._clients = Clients(args)
+
+    def to_stdout(self) -> int:
+        """Rows as they come; nothing is kept, so nothing can be continued."""
+        sink = StdoutSink()
+        slots = ((slot, 0) for slot in range(self._plan.num_examples))
+        return self._generate(sink, slots)
+
+    def to_files(self, files: OutputFiles) -> int:
+        """The journal while it runs, the other files at the end, whatever the end was."""
+        files.check(overwrite=self._args.overwrite)
+        journal = Journal(files.journal, self._settings, overwrite=self._args.overwrite)
+        try:
+            slots = journal.missing_slots(self._plan.num_examples)
+            first = next(slots, None)
+            if first is None and files.are_complete(journal.tally):
+                log.info("%s holds %d samples already: nothing to do", files.samples, journal.tally.samples)
+                return OK
+            status = OK
+            try:
+                if first is not None:
+                    status = self._generate(journal, itertools.chain([first], slots))
+            finally:
+                self._write(files, journal)
+            return status
+        finally:
+            journal.close()
+
+    def _write(self, files: OutputFiles, journal: Journal) -> None:
+        about = {
+            "command": sys.argv,
+            "num_examples": self._plan.num_examples,
+            "is_complete": journal.tally.samples >= self._plan.num_examples,
+            "generator": __version__,
+            "python": platform.python_version(),
+            "catalog": self._catalog.label,
+        }
+        journal.seal()
+        files.write(journal, self._settings, about)
+        labels = journal.tally.labels
+        if journal.tally.samples and not (labels[True] and labels[False]):
+            log.warning("warning: all samples are labelled %s; KTO needs both", str(bool(labels[True])).lower())
+
+    def _generate(self, sink: Sink, slots: Iterator[tuple[int, int]]) -> int:
+        plan, args = self._plan, self._args
+        try:
+            generation = Generation(
+                source=plan.source,
+                prompts=plan.prompt_source(self._clients),
+                model=args.model,
+                client=self._clients.answering(),
+                catalog=self._catalog,
+                sampling=Sampling(args.temperature, args.top_p, args.max_tokens, plan.num_variations),
+                seed=args.seed,
+                run_id=hashlib.sha256(json.dumps(self._settings).encode()).hexdigest()[:8],
+                prompts_in_turn=plan.prompts_in_turn,
+            )
+            workers = Workers(generation, slots, sink, args.concurrency, self._clients.stop)
+            progress = Progress(sink.tally, plan.num_examples, self._clients.meter)
+            with Signals() as signals, progress:
+                work_until_done(workers, signals, progress)
+            log.info("%s", progress.summary(args.concurrency, len(self._catalog.tools)))
+            if workers.failure:
+                raise workers.failure
+            return signals.status
+        finally:
+            self._clients.close()

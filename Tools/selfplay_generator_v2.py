@@ -1,0 +1,132 @@
+"""v2, true self-play: the model writes the requests and answers them, without a system prompt; write labelled JSONL.
+
+    python Tools/selfplay_generator_v2.py --output selfplay.jsonl --num-examples 100
+
+Requests come from the model itself, from templates, from a teacher model, or from a mix of these.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file: behave like `python -m` from the repository root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from Evaluator.catalog import Catalog, load_catalog
+from Evaluator.console import run_main
+from Evaluator.errors import UsageError
+from Evaluator.model_flags import add_model_arguments, number
+from Tools.clients import Clients
+from Tools.generator_flags import add_judging_arguments, add_output_arguments, add_sampling_arguments, span
+from Tools.prompt_writer import DEFAULT_TEMPLATES, PromptWriter, describe_methods, load_templates, parse_methods
+from Tools.selfplay_core import Plan, run_plan
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Let a model write requests and answer them; write the labelled answers as JSONL (v2, self-play).",
+        epilog="examples:\n"
+        "  python Tools/selfplay_generator_v2.py --output selfplay.jsonl --num-examples 100\n"
+        "  python Tools/selfplay_generator_v2.py --model my-sft-7b --prompt-method self:3,template:1 "
+        "--concurrency 16 --output selfplay.jsonl --num-examples 2000\n"
+        "  python Tools/selfplay_generator_v2.py --output - --num-examples 5 | head -1",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_prompt_arguments(parser)
+    add_model_arguments(parser)
+    add_sampling_arguments(parser)
+    add_judging_arguments(parser)
+    add_output_arguments(parser, num_examples_default="100")
+    return parser
+
+
+def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("prompts")
+    group.add_argument(
+        "--prompt-method",
+        type=parse_methods,
+        metavar="METHODS",
+        help="who writes the requests: self, template, teacher, or a mix such as self:3,template:1 "
+        "(default: self, or teacher with --prompt-generator-model)",
+    )
+    group.add_argument(
+        "--prompt-generator-model",
+        metavar="P",
+        help="the teacher: claude-... through the anthropic SDK, or what --model takes",
+    )
+    group.add_argument(
+        "--prompt-generator-base-url",
+        action="append",
+        metavar="URL",
+        help="endpoint of the teacher, repeatable; with it a claude-... is asked there too (default: as --base-url)",
+    )
+    group.add_argument(
+        "--prompt-temperature",
+        type=span(0, 5),
+        default=(0.7, 1.0),
+        metavar="T|LOW-HIGH",
+        help="temperature for writing requests, a value or a range; Claude takes none (default: 0.7-1.0)",
+    )
+    group.add_argument(
+        "--prompt-max-tokens",
+        type=number(int, 1),
+        default=192,
+        metavar="N",
+        help="longest written request in tokens; one that is cut off is rejected (default: %(default)s)",
+    )
+    group.add_argument(
+        "--templates",
+        type=Path,
+        default=DEFAULT_TEMPLATES,
+        metavar="FILE.json",
+        help="templates with their slots, and topics for the teacher (default: Tools/templates.json)",
+    )
+
+
+def make_prompt_writer(args: argparse.Namespace, catalog: Catalog, clients: Clients) -> PromptWriter:
+    """The writer that the flags ask for, with the clients it needs."""
+    writers = {}
+    if "self" in args.prompt_method:
+        writers["self"] = (args.model, clients.answering())
+    if "teacher" in args.prompt_method:
+        teacher = args.prompt_generator_model
+        writers["teacher"] = (teacher, clients.teacher(teacher, args.prompt_generator_base_url or ()))
+    return PromptWriter(
+        args.prompt_method,
+        load_templates(args.templates, catalog),
+        writers=writers,
+        max_tokens=args.prompt_max_tokens,
+        temperature=args.prompt_temperature,
+    )
+
+
+def generate(args: argparse.Namespace) -> int:
+    catalog = load_catalog(args.catalog)
+    args.prompt_method = args.prompt_method or {"teacher" if args.prompt_generator_model else "self": 1.0}
+    if ("teacher" in args.prompt_method) != bool(args.prompt_generator_model):
+        raise UsageError("--prompt-method teacher and --prompt-generator-model belong together: give both or none")
+    settings = {
+        "prompt_methods": describe_methods(args.prompt_method),
+        "prompt_generator_model": args.prompt_generator_model,
+        "prompt_temperature": list(args.prompt_temperature),
+        "prompt_max_tokens": args.prompt_max_tokens,
+        "templates": load_templates(args.templates, catalog).sha256,
+    }
+    plan = Plan(
+        source="self_play",
+        settings=settings,
+        num_examples=args.num_examples or 100,
+        prompt_source=lambda clients: make_prompt_writer(args, catalog, clients),
+    )
+    return run_plan(plan, args, catalog)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    return run_main(lambda: generate(args), verbose=args.verbose)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

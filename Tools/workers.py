@@ -1,0 +1,144 @@
+"""Threads that fill slots with samples, and how signals end them.
+
+Workers run freely: each takes the next slot, gets a prompt, asks the model, judges the answer and writes it down. No
+stage or batch waits for another, and nothing queues up, so memory does not grow with the number of samples.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from Evaluator.errors import INTERRUPTED, OK, STOPPED_EARLY, ReportedError
+from Evaluator.model_client import Stopped
+from Evaluator.records import Reject, Sample
+from Tools.attempts import Generation
+from Tools.journal import Sink
+from Tools.progress import Progress
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 5.0
+"""How long requests under way may still finish after a signal, in seconds."""
+HOPELESS_REJECTS = 200
+"""So many rejects in a row (or 20 for each worker, if that is more) end a run: more of the same would follow."""
+
+
+class NothingUsable(ReportedError):
+    """Only rejects come: more of the same would not help."""
+
+    status = STOPPED_EARLY
+
+    def __init__(self, rejects: int, last: Reject) -> None:
+        super().__init__(
+            f"{rejects} attempts in a row gave no sample, the last for {last.reason} ({last.sentence}). "
+            "The rejects file has their texts; the same command goes on"
+        )
+
+
+class Workers:
+    """Threads that fill slots until all are filled, stop() is called, or one of them fails."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        slots: Iterator[tuple[int, int]],
+        sink: Sink,
+        concurrency: int,
+        stop_clients: Callable[[], None],
+    ) -> None:
+        self.failure: BaseException | None = None
+        self._generation = generation
+        self._slots = slots
+        self._sink = sink
+        self._stop_clients = stop_clients
+        self._rejects_in_a_row = 0
+        self._hopeless_after = max(HOPELESS_REJECTS, 20 * concurrency)
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def are_done(self, within_s: float) -> bool:
+        """Wait for the end of all workers, `within_s` seconds at most."""
+        deadline = time.monotonic() + within_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def stop(self) -> None:
+        """No new work: what waits for an endpoint gives up, what is under way may finish."""
+        self._stopping.set()
+        self._stop_clients()
+
+    def _work(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                with self._lock:
+                    place = next(self._slots, None)
+                if place is None:
+                    return
+                self._fill(*place)
+        except Stopped:
+            pass
+        except BaseException as error:
+            with self._lock:
+                self.failure = self.failure or error
+            self.stop()
+
+    def _fill(self, slot: int, attempt: int) -> None:
+        """Attempts for one slot until one gives a sample."""
+        while not self._stopping.is_set():
+            made = self._generation.make(slot, attempt)
+            if isinstance(made, Sample):
+                self._sink.add_sample(made)
+                self._rejects_in_a_row = 0
+                return
+            self._sink.add_reject(made)
+            with self._lock:
+                self._rejects_in_a_row += 1
+                rejects = self._rejects_in_a_row
+            if rejects >= self._hopeless_after:
+                raise NothingUsable(rejects, made)
+            attempt += 1
+
+
+class Signals:
+    """SIGINT and SIGTERM, counted instead of killing, while the `with` block runs (main thread only)."""
+
+    def __enter__(self) -> "Signals":
+        self.received: list[int] = []
+        self._former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.received.append(number)
+
+    @property
+    def status(self) -> int:
+        """The exit status these signals ask for; OK without any."""
+        if not self.received:
+            return OK
+        return INTERRUPTED if signal.SIGINT in self.received else STOPPED_EARLY
+
+
+def work_until_done(workers: Workers, signals: Signals, progress: Progress) -> None:
+    """Run the workers to their end, or after a signal until GRACE_S is over (a second signal ends that too)."""
+    workers.start()
+    while not workers.are_done(within_s=0.2) and not signals.received:
+        progress.update()
+    if signals.received:
+        log.info("stopping: up to %g s for the requests under way", GRACE_S)
+        workers.stop()
+        deadline = time.monotonic() + GRACE_S
+        while not workers.are_done(within_s=0.1) and time.monotonic() < deadline and len(signals.received) < 2:
+            pass
+    progress.update()

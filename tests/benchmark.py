@@ -1,0 +1,85 @@
+"""What the client costs: both generators against a server that answers after 100 ms with 64 slots.
+
+    python -m tests.benchmark
+
+Prints, for each, the wall time of the whole process against the ideal (requests / slots x latency), the CPU time a
+sample from request to written row, and the largest memory. Exit status 1 when a bound is missed.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+MOST_WALL, MOST_CPU_MS, MOST_MIB = 1.08, 1.5, 80
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run of a generator: seconds of wall and CPU time of the whole process, MiB at its peak."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+
+
+@contextmanager
+def server(latency_s: float, slots: int, faults: Sequence[str] = ()) -> Iterator[str]:
+    """A fake model server in a process of its own; gives its base URL."""
+    command = [sys.executable, "-m", "tests.fakes.model_server", "--latency", str(latency_s), "--slots", str(slots)]
+    for fault in faults:
+        command += ["--fault", fault]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure(script: str, url: str, num_examples: int, concurrency: int) -> Measurement:
+    """Run a generator once, from the start of its process to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "Tools" / script), "--model", "fake", "--base-url", url]
+        command += ["--num-examples", str(num_examples), "--concurrency", str(concurrency)]
+        command += ["--output", str(Path(folder) / "out.jsonl")]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - started
+        rows = (Path(folder) / "out.jsonl").read_bytes().count(b"\n")
+    if status or rows != num_examples:
+        raise SystemExit(f"{script} ended with {status} and {rows} rows")
+    return Measurement(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--num-examples", type=int, default=2000)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--latency", type=float, default=0.1)
+    parser.add_argument("--runs", type=int, default=5)
+    args = parser.parse_args()
+    is_good = True
+    print("generator                wall s  ideal s  wall/ideal  CPU ms/sample  peak MiB   (medians)")
+    with server(args.latency, args.concurrency) as url:
+        for script, requests in (("selfplay_generator.py", 1), ("selfplay_generator_v2.py", 2)):
+            runs = [measure(script, url, args.num_examples, args.concurrency) for _ in range(args.runs)]
+            wall_s, cpu_s = median(run.wall_s for run in runs), median(run.cpu_s for run in runs)
+            ideal_s = requests * args.num_examples / args.concurrency * args.latency
+            cpu_ms, peak_mib = 1000 * cpu_s / args.num_examples, max(run.peak_mib for run in runs)
+            print(f"{script:24} {wall_s:6.3f} {ideal_s:8.3f} {wall_s / ideal_s:11.3f} {cpu_ms:14.3f} {peak_mib:9.1f}")
+            is_good &= wall_s <= MOST_WALL * ideal_s and cpu_ms <= MOST_CPU_MS and peak_mib < MOST_MIB
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
