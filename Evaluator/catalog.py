@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
-
-from jsonschema import Draft202012Validator, FormatChecker, SchemaError, ValidationError
-from jsonschema.validators import extend
+from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import UsageError
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 
 DEFAULT_CATALOG = Path(__file__).parent / "catalogs" / "claudesidian.json"
 CONTEXT = "context"
@@ -42,7 +42,7 @@ class Tool:
     result_data: Mapping[str, Any] | None = None
 
     @cached_property
-    def validator(self) -> Draft202012Validator:
+    def validator(self) -> "Draft202012Validator":
         return _compile(self.parameters)
 
 
@@ -61,9 +61,16 @@ class Catalog:
         return f"{self.name}@{self.server_version}"
 
     @cached_property
-    def context_validator(self) -> Draft202012Validator:
+    def context_validator(self) -> "Draft202012Validator":
         """Compiled schema of the context. Only for a catalog that has one."""
         return _compile(self.context or {})
+
+    def compile(self) -> None:
+        """Make all validators now, for instance while the first answers are under way."""
+        if self.context:
+            _ = self.context_validator
+        for tool in self.tools.values():
+            _ = tool.validator
 
     @cached_property
     def id_fields(self) -> tuple[str, ...]:
@@ -145,6 +152,8 @@ def _tool_from(name: str, tool: Any, everywhere: Mapping[str, Any]) -> Tool:
 
 def check_schemas(data: Mapping[str, Any]) -> None:
     """Check each schema of a catalog file's data against draft 2020-12. Raises an error that names the place."""
+    from jsonschema import Draft202012Validator, SchemaError
+
     schemas = {"the context": data.get("context")}
     for name, tool in _entry(data, "tools", dict).items():
         schemas[f"the parameters of {name}"] = _entry_of_tool(name, tool)
@@ -233,14 +242,21 @@ def _pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.ASCII)
 
 
-def _check_pattern(_validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator[ValidationError]:
+def _check_pattern(_validator: Any, pattern: str, value: Any, _schema: Any) -> "Iterator[ValidationError]":
     if isinstance(value, str) and not _pattern(pattern).search(value):
+        from jsonschema import ValidationError
+
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
-_Validator = extend(Draft202012Validator, {"pattern": _check_pattern})
-_FORMATS = FormatChecker(formats=["date"])
+@lru_cache(maxsize=1)
+def _validator_class() -> "tuple[type[Draft202012Validator], FormatChecker]":
+    from jsonschema import Draft202012Validator, FormatChecker  # a third of the start: only when it is used
+    from jsonschema.validators import extend
+
+    return extend(Draft202012Validator, {"pattern": _check_pattern}), FormatChecker(formats=["date"])
 
 
-def _compile(schema: Mapping[str, Any]) -> Draft202012Validator:
-    return _Validator(schema, format_checker=_FORMATS)
+def _compile(schema: Mapping[str, Any]) -> "Draft202012Validator":
+    validator_class, formats = _validator_class()
+    return validator_class(schema, format_checker=formats)

@@ -8,13 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
-
-from jsonschema import Draft202012Validator, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.records import CHECKS, Finding, Message, Prompt, ToolCall, Verdict
 from Evaluator.tool_calls import parse_turn
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator, ValidationError
 
 
 def validate(completion: Message, prompt: Prompt, catalog: Catalog) -> Verdict:
@@ -175,11 +176,11 @@ _KEYWORD_CODES = {
 }
 
 
-def _schema_findings(stage: str, validator: Draft202012Validator, value: Any) -> list[Finding]:
+def _schema_findings(stage: str, validator: "Draft202012Validator", value: Any) -> list[Finding]:
     return [finding for error in validator.iter_errors(value) for finding in _findings_of(stage, error)]
 
 
-def _findings_of(stage: str, error: ValidationError) -> Iterator[Finding]:
+def _findings_of(stage: str, error: "ValidationError") -> Iterator[Finding]:
     path = error.json_path.removeprefix("$").removeprefix(".")
     keyword = str(error.validator)
     if keyword == "required":
@@ -197,7 +198,7 @@ def _findings_of(stage: str, error: ValidationError) -> Iterator[Finding]:
         yield Finding(f"{stage}.{code}:{path}" if path else f"{stage}.{code}", _sentence(path or f"the {stage}", error))
 
 
-def _unlisted(error: ValidationError) -> list[str]:
+def _unlisted(error: "ValidationError") -> list[str]:
     listed = error.schema.get("properties", {})
     return [name[:80] for name in error.instance if name not in listed]
 
@@ -206,7 +207,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _sentence(where: str, error: ValidationError) -> str:
+def _sentence(where: str, error: "ValidationError") -> str:
     value = repr(error.instance)
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     if error.validator in ("anyOf", "oneOf"):

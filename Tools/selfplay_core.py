@@ -129,6 +129,8 @@ class Run:
             workers = Workers(generation, slots, sink, args.concurrency, self._clients.stop)
             progress = Progress(sink.tally, plan.num_examples, self._clients.meter)
             with Signals() as signals, progress:
+                workers.start()
+                self._catalog.compile()  # while the first answers are under way
                 work_until_done(workers, signals, progress)
             log.info("%s", progress.summary(args.concurrency, len(self._catalog.tools)))
             if workers.failure:

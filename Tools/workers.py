@@ -131,8 +131,7 @@ class Signals:
 
 
 def work_until_done(workers: Workers, signals: Signals, progress: Progress) -> None:
-    """Run the workers to their end, or after a signal until GRACE_S is over (a second signal ends that too)."""
-    workers.start()
+    """Wait for the end of started workers, or after a signal until GRACE_S is over (a second signal ends that too)."""
     while not workers.are_done(within_s=0.2) and not signals.received:
         progress.update()
     if signals.received:

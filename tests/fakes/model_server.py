@@ -124,9 +124,10 @@ class FakeModelServer:
         self.headers.append(head)
         fault = next((kind for kind, every in self.faults.items() if number % every == 0), None)
         async with self._free:
+            answer_at = self._loop.time() + self.latency_s
             self._in_progress += 1
             self.most_at_once = max(self.most_at_once, self._in_progress)
-            await asyncio.sleep(self.latency_s)
+            await asyncio.sleep(answer_at - self._loop.time())
             self._in_progress -= 1
         if fault is None:
             connection.reply(200, self.completion(request, number))
