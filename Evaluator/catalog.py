@@ -154,8 +154,9 @@ def check_schemas(data: Mapping[str, Any]) -> None:
     """Check each schema of a catalog file's data against draft 2020-12. Raises an error that names the place."""
     from jsonschema import Draft202012Validator, SchemaError
 
+    tools = _entry(data, "tools", dict)
     schemas = {"the context": data.get("context")}
-    for name, tool in _entry(data, "tools", dict).items():
+    for name, tool in tools.items():
         schemas[f"the parameters of {name}"] = _entry_of_tool(name, tool)
         schemas[f"the result_data of {name}"] = tool.get("result_data")
     for where, schema in schemas.items():

@@ -210,8 +210,11 @@ def _decode(text: str, start: int, what: str) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        cut_off = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
-        code = "truncated_json" if cut_off else "invalid_json"
+        rest = text[error.pos :].rstrip()
+        is_cut_off = error.msg.startswith("Unterminated string") or any(
+            word.startswith(rest) for word in ("true", "false", "null", "-")
+        )
+        code = "truncated_json" if is_cut_off else "invalid_json"
         raise _Broken(code, f"{what}: {error.msg} at character {error.pos - start}.") from None
     except ValueError as error:  # from the hooks below, or an integer of thousands of digits
         raise _Broken("invalid_json", f"{what}: {error}.") from None

@@ -35,7 +35,8 @@ MIN_WORDS, MAX_WORDS = 3, 80
 
 _LABEL = re.compile(
     r"^[\s*_#>-]*(?:(?:(?:sure|certainly|of course|okay|ok|great)[,!.]?\s*)?here(?:'s| is| are)\b[^:\n]*"
-    r"|(?:realistic |example |sample )?(?:user )?(?:request|prompt|query|question|task)(?: ?\d+)?|user)"
+    r"|(?:an? |the |your )?(?:realistic |example |sample )?(?:user )?(?:request|prompt|query|question|task)(?: ?\d+)?"
+    r"|(?:an? |the )?user)"
     r"[\s*_]*:[\s*_]*",
     re.IGNORECASE,
 )

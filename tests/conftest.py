@@ -1,0 +1,31 @@
+import pytest
+
+from Evaluator.catalog import load_catalog
+from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
+from tests.fakes.model_server import FakeModelServer
+
+
+@pytest.fixture(scope="session")
+def catalog():
+    return load_catalog()
+
+
+@pytest.fixture(scope="session")
+def tool_prompts():
+    return load_prompt_sets([TOOL_PROMPTS]).prompts
+
+
+@pytest.fixture
+def model_server():
+    """Starts fake model servers with the given faults; they end with the test."""
+    started = []
+
+    def start(**options):
+        server = FakeModelServer(**options)
+        server.__enter__()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.__exit__()

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from Evaluator.catalog import DEFAULT_CATALOG, CatalogError, check_schemas, closed, load_catalog
+
+SMALL = {
+    "name": "lamps",
+    "server_version": "1.0",
+    "tools": {"lamp_switch": {"parameters": {"type": "object", "properties": {"is_on": {"type": "boolean"}}}}},
+}
+
+
+def test_bundled_catalog_has_47_tools_and_7_context_fields(catalog):
+    assert len(catalog.tools) == 47
+    assert len(catalog.context["required"]) == 7
+    assert catalog.label == "claudesidian@3.1.3"
+
+
+def test_every_bundled_schema_is_valid_draft_2020_12():
+    check_schemas(json.loads(DEFAULT_CATALOG.read_text(encoding="utf-8")))
+
+
+def test_closing_leaves_every_schema_valid(catalog):
+    for tool in catalog.tools.values():
+        Draft202012Validator.check_schema(tool.parameters)
+
+
+def test_validators_are_compiled_once(catalog):
+    tool = catalog.tools["get_tools"]
+    assert tool.validator is tool.validator
+
+
+def test_nearest_tool_is_found_whatever_the_case(catalog):
+    assert catalog.nearest_tool("VaultManager_MoveNotes") == "vaultManager_moveNote"
+
+
+def write(tmp_path, data):
+    path = tmp_path / "catalog.json"
+    path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
+    return path
+
+
+def test_another_catalog_without_context_loads(tmp_path):
+    catalog = load_catalog(write(tmp_path, SMALL))
+    assert catalog.context is None
+    assert list(catalog.tools["lamp_switch"].validator.iter_errors({"is_on": True})) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("{", ["is no JSON"]),
+        ([], ['"tools"']),
+        ({"name": "x", "server_version": "1", "tools": {}}, ["no tools"]),
+        ({**SMALL, "name": 3}, ['"name"', "a string"]),
+        ({**SMALL, "tools": {"a": {}}}, ["the tool a", "parameters"]),
+        ({**SMALL, "tools": {"a": {"parameters": {"type": "strnig"}}}}, ["parameters of a", "$.type", "strnig"]),
+        ({**SMALL, "context": {"type": 5}}, ["the context", "$.type"]),
+    ],
+)
+def test_a_faulty_catalog_is_refused_with_the_place(tmp_path, data, words):
+    with pytest.raises(CatalogError) as error:
+        load_catalog(write(tmp_path, data))
+    assert all(word in str(error.value) for word in [*words, "catalog.json"])
+
+
+def test_a_missing_catalog_is_named(tmp_path):
+    with pytest.raises(CatalogError, match=r"nowhere\.json"):
+        load_catalog(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "is_valid"),
+    [
+        ({"properties": {"a": {}}}, {"b": 1}, False),
+        ({"properties": {"a": {}}, "additionalProperties": True}, {"b": 1}, True),
+        ({"properties": {"a": {"properties": {"b": {}}}}}, {"a": {"c": 1}}, False),
+        ({"items": {"properties": {"a": {}}}}, [{"b": 1}], False),
+        ({"oneOf": [{"type": "object", "properties": {"a": {}}}, {"type": "string"}]}, {"b": 1}, False),
+        ({"properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, {"a": 1}, True),
+        ({"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}, {"a": 1, "b": 2}, True),
+        ({"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}, {"c": 1}, False),
+        ({"type": "object"}, {"anything": 1}, True),
+    ],
+)
+def test_closed_refuses_only_what_is_not_listed(schema, value, is_valid):
+    assert Draft202012Validator(closed(schema)).is_valid(value) is is_valid
+
+
+def test_closed_knows_the_refinements_of_batched_operations(catalog):
+    validator = catalog.tools["contentManager_batchContent"].validator
+    good = {"type": "append", "params": {"filePath": "a.md", "content": "x"}}
+    assert validator.is_valid({"operations": [good]})
+    assert not validator.is_valid({"operations": [{**good, "params": {**good["params"], "limit": 3}}]})
+    assert not validator.is_valid({"operations": [{**good, "note": "x"}]})
