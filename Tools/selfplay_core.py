@@ -132,6 +132,8 @@ class Run:
                 workers.start()
                 self._catalog.compile()  # while the first answers are under way
                 work_until_done(workers, signals, progress)
+            if isinstance(workers.failure, BrokenPipeError):
+                raise workers.failure
             log.info("%s", progress.summary(args.concurrency, len(self._catalog.tools)))
             if workers.failure:
                 raise workers.failure

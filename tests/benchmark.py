@@ -32,9 +32,10 @@ class Measurement:
 
 
 @contextmanager
-def server(latency_s: float, slots: int, faults: Sequence[str] = ()) -> Iterator[str]:
+def server(latency_s: float, slots: int, faults: Sequence[str] = (), port: int = 0) -> Iterator[str]:
     """A fake model server in a process of its own; gives its base URL."""
     command = [sys.executable, "-m", "tests.fakes.model_server", "--latency", str(latency_s), "--slots", str(slots)]
+    command += ["--port", str(port)]
     for fault in faults:
         command += ["--fault", fault]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

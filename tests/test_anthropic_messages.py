@@ -1,0 +1,93 @@
+"""The real anthropic SDK against a local server that speaks its protocol."""
+
+import pytest
+
+from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
+from Evaluator.model_client import ConfigurationRefused, EndpointLost, SampleFailed, SamplingOptions
+from Evaluator.records import Message
+from tests.fakes.anthropic_server import FakeAnthropicServer
+
+ASK = [Message("system", "Be brief."), Message("user", "Write a request")]
+OPTIONS = SamplingOptions(max_tokens=64, temperature=0.7, top_p=0.9, seed=1, stop=("\nResult:",))
+
+
+@pytest.fixture
+def teacher(monkeypatch):
+    servers = []
+
+    def make(*replies, model="claude-test-1", **options):
+        servers.append(FakeAnthropicServer(*replies).__enter__())
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", servers[-1].url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test-secret")
+        return AnthropicMessagesClient(model, **{"timeout_s": 5.0, **options}), servers[-1]
+
+    yield make
+    for server in servers:
+        server.__exit__()
+
+
+def test_a_request_is_asked_without_sampling_parameters(teacher):
+    client, server = teacher("Please open my note.")
+    completion = client.complete(ASK, OPTIONS)
+    assert completion.message == Message("assistant", "Please open my note.")
+    assert (completion.finish_reason, completion.prompt_tokens, completion.completion_tokens) == ("stop", 11, 7)
+    assert server.requests == [
+        {
+            "model": "claude-test-1",
+            "max_tokens": 64,
+            "system": "Be brief.",
+            "stop_sequences": ["\nResult:"],
+            "messages": [{"role": "user", "content": "Write a request"}],
+        }
+    ]
+
+
+def test_max_tokens_shows_as_truncated(teacher):
+    client, _ = teacher("Please")
+    assert client.complete(ASK, SamplingOptions(max_tokens=2)).is_truncated
+
+
+@pytest.mark.parametrize(
+    "reply", [(429, {"retry-after": "0"}), (529, {"retry-after": "0"}), (503, {"retry-after": "0"})]
+)
+def test_a_busy_service_costs_no_attempts(teacher, reply):
+    client, server = teacher(reply, reply, reply, "Done at last.", max_retries=0)
+    assert client.complete(ASK, OPTIONS).message.content == "Done at last."
+    assert len(server.requests) == 4
+
+
+def test_a_fault_is_tried_again_and_then_fails_the_sample(teacher):
+    client, server = teacher((500, {}), max_retries=1)
+    with pytest.raises(SampleFailed) as error:
+        client.complete(ASK, OPTIONS)
+    assert error.value.reason == "endpoint.http_500"
+    assert len(server.requests) == 2
+
+
+def test_an_unknown_model_gives_the_models_that_there_are(teacher):
+    client, _ = teacher("x", model="claude-retired-1")
+    with pytest.raises(ConfigurationRefused, match=r"claude-retired-1.*claude-test-1"):
+        client.complete(ASK, OPTIONS)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_names_the_variable_and_never_the_key(teacher, status):
+    client, _ = teacher((status, {}))
+    with pytest.raises(ConfigurationRefused, match="ANTHROPIC_API_KEY") as error:
+        client.complete(ASK, OPTIONS)
+    assert "sk-test-secret" not in str(error.value)
+
+
+def test_no_key_at_all_is_one_sentence(teacher, monkeypatch):
+    teacher("x")
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    with pytest.raises(ConfigurationRefused, match="ANTHROPIC_API_KEY"):
+        AnthropicMessagesClient("claude-test-1").complete(ASK, OPTIONS)
+
+
+def test_no_server_gives_up_after_a_while(teacher):
+    client, server = teacher("x", give_up_after_s=0.3)
+    server.__exit__()
+    with pytest.raises(EndpointLost):
+        client.complete(ASK, OPTIONS)

@@ -1,0 +1,160 @@
+"""Whatever dies, nothing is lost and nothing appears twice: real processes, real signals, a real server."""
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.benchmark import server
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("selfplay_generator.py", "selfplay_generator_v2.py")
+NUM_EXAMPLES = 400
+
+
+def command(script, url, output, *flags, num_examples=NUM_EXAMPLES):
+    base = [sys.executable, str(ROOT / "Tools" / script), "--model", "fake", "--base-url", url, "--output", str(output)]
+    return [*base, "--num-examples", str(num_examples), "--concurrency", "8", *flags]
+
+
+def run(arguments, **options):
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=90, check=False, **options)
+
+
+def assert_complete(output, num_examples=NUM_EXAMPLES):
+    """Every slot once, each line whole and with its label, true and false both."""
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert sorted(row["metadata"]["slot"] for row in rows) == list(range(num_examples))
+    assert len({row["metadata"]["sample_id"] for row in rows}) == num_examples
+    assert all(row["label"] is (not row["metadata"]["errors"]) for row in rows)
+    run_file = json.loads(output.with_suffix(".run.json").read_text(encoding="utf-8"))
+    assert run_file["is_complete"] and run_file["counts"]["samples"] == num_examples
+    return rows
+
+
+def interrupted(arguments, after_s, with_signal):
+    """Start, send a signal after a while, and give (status, seconds from signal to end, stderr)."""
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    time.sleep(after_s)
+    process.send_signal(with_signal)
+    signalled = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    return process.returncode, time.monotonic() - signalled, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_kill_9_at_20_random_moments_loses_nothing(script, tmp_path):
+    rng = random.Random(script)
+    killed = 0
+    with server(0.02, 8) as url:
+        for moment in range(20):
+            output = tmp_path / str(moment) / "out.jsonl"
+            output.parent.mkdir()
+            status, _, _ = interrupted(command(script, url, output), rng.uniform(0.1, 1.2), signal.SIGKILL)
+            killed += status == -signal.SIGKILL
+            assert run(command(script, url, output)).returncode == 0
+            assert_complete(output)
+    assert killed >= 15  # else the moments were after the end
+
+
+@pytest.mark.slow
+def test_one_run_killed_again_and_again_goes_on(tmp_path):
+    output, kept, statuses = tmp_path / "out.jsonl", [0], []
+    with server(0.02, 8) as url:
+        while not statuses or statuses[-1]:
+            statuses.append(interrupted(command(SCRIPTS[0], url, output), 0.45, signal.SIGKILL)[0])
+            kept.append(output.with_suffix(".journal").read_bytes().count(b'"label"'))
+            assert kept[-1] >= kept[-2]
+            assert len(statuses) < 40
+    assert len(statuses) > 3
+    assert_complete(output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 3)])
+def test_a_signal_writes_the_output_and_the_same_command_goes_on(number, status, tmp_path):
+    rng = random.Random(number)
+    with server(0.02, 8) as url:
+        for moment in range(5):
+            output = tmp_path / str(moment) / "out.jsonl"
+            output.parent.mkdir()
+            got, _, said = interrupted(command(SCRIPTS[0], url, output), rng.uniform(0.4, 0.9), number)
+            assert got == status, said
+            assert "Traceback" not in said
+            partial = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+            assert 0 < len(partial) < NUM_EXAMPLES
+            assert run(command(SCRIPTS[0], url, output)).returncode == 0
+            rows = assert_complete(output)
+            assert {row["metadata"]["sample_id"] for row in partial} <= {row["metadata"]["sample_id"] for row in rows}
+
+
+@pytest.mark.slow
+def test_ctrl_c_does_not_wait_for_a_server_that_never_answers(tmp_path):
+    with server(60.0, 8) as url:
+        arguments = command(SCRIPTS[0], url, tmp_path / "out.jsonl")
+        status, took_s, _ = interrupted(arguments, 1.0, signal.SIGINT)
+    assert status == 130
+    assert took_s < 7
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_for_five_seconds_is_waited_for(tmp_path):
+    output = tmp_path / "out.jsonl"
+    with server(0.02, 8) as url:
+        process = subprocess.Popen(command(SCRIPTS[1], url, output), stderr=subprocess.PIPE, text=True)
+        time.sleep(0.9)
+    time.sleep(5)
+    with server(0.02, 8, port=int(url.split(":")[2].split("/")[0])):
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "connection refused" in said and "answers again" in said
+    assert_complete(output)
+    assert output.with_suffix(".rejects.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("fault", ["500:5", "429:3", "503:4", "garbage:5", "empty:5", "never:40", "close:6"])
+def test_a_faulty_server_costs_time_but_no_sample(fault, tmp_path):
+    output = tmp_path / "out.jsonl"
+    with server(0.0, 8, [fault]) as url:
+        result = run(command(SCRIPTS[1], url, output, "--timeout", "0.5", num_examples=60))
+    assert result.returncode == 0, result.stderr
+    assert_complete(output, 60)
+
+
+def test_a_full_disk_is_one_sentence_and_the_journal_stays_good(tmp_path):
+    output = tmp_path / "out.jsonl"
+
+    def limit_file_size():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    with server(0.0, 8) as url:
+        result = run(command(SCRIPTS[0], url, output), preexec_fn=limit_file_size)
+        assert result.returncode == 1
+        assert "File too large" in result.stderr and "Traceback" not in result.stderr
+        kept = output.with_suffix(".journal").read_bytes()
+        assert kept.endswith(b"\n") and kept.count(b"\n") > 20
+        assert run(command(SCRIPTS[0], url, output)).returncode == 0
+    assert_complete(output)
+    assert output.with_suffix(".journal").read_bytes().startswith(kept)
+
+
+def test_a_second_run_on_the_same_output_is_refused(tmp_path):
+    output = tmp_path / "out.jsonl"
+    with server(0.05, 8) as url:
+        first = subprocess.Popen(command(SCRIPTS[0], url, output, num_examples=200), stderr=subprocess.PIPE)
+        while not output.with_suffix(".journal").exists():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        second = run(command(SCRIPTS[0], url, output, num_examples=200))
+        first.communicate(timeout=60)
+    assert second.returncode == 2
+    assert "another run" in second.stderr
+    assert first.returncode == 0
+    assert_complete(output, 200)

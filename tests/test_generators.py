@@ -1,0 +1,417 @@
+"""Both generators, from their flags to their files, with scripted models and with a real HTTP server."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from Evaluator.records import CHECKS
+from tests.fakes.anthropic_server import FakeAnthropicServer
+from Tools.prompt_writer import SEED_TEXT
+from Tools.selfplay_generator import main as v1
+from Tools.selfplay_generator_v2 import main as v2
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUEST = "Move Inbox/Plan.md to the folder Garden."
+CALL = (
+    'tool_call: vaultManager_moveNote\narguments: {"context": {"sessionId": "session_1767312345678_ab12cd34e", '
+    '"workspaceId": "default", "sessionDescription": "Filing", "sessionMemory": "", "toolContext": "Wrong folder", '
+    '"primaryGoal": "Tidy vault", "subgoal": "Move it"}, "path": "Inbox/Plan.md", "newPath": "Garden/Plan.md"}'
+)
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    """Writes scripted replies and gives the value for --model."""
+
+    def write(*replies):
+        path = tmp_path / "replies.jsonl"
+        lines = [json.dumps({"content": one} if isinstance(one, str) else one) for one in replies]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return f"scripted:{path}"
+
+    return write
+
+
+@pytest.fixture
+def self_player(scripted):
+    """A scripted model that writes one request, and answers it right or with plain text."""
+    return scripted({"content": REQUEST, "contains": SEED_TEXT[:30]}, CALL, "I have moved it.")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.jsonl"
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# -- v1 ------------------------------------------------------------------------------------------------------------
+
+
+def test_v1_asks_every_prompt_in_turn_and_keeps_its_system_message(scripted, out, tool_prompts):
+    assert v1(["--model", scripted("No."), "--output", str(out), "--num-examples", "100"]) == 0
+    rows = rows_of(out)
+    assert set(Counter(row["metadata"]["target_tool"] for row in rows).values()) == {2, 3}
+    assert [message["role"] for message in rows[0]["conversations"]] == ["system", "user", "assistant"]
+    assert {row["metadata"]["source"] for row in rows} == {"guided"}
+    assert {row["conversations"][0]["content"] for row in rows} == {prompt.system for prompt in tool_prompts}
+
+
+def test_v1_without_a_number_asks_each_prompt_as_often_as_there_are_variations(scripted, out):
+    flags = ["--num-variations", "3", "--temperature", "0.0-0.9", "--top-p", "0.5-0.8"]
+    assert v1(["--model", scripted("No."), "--output", str(out), *flags]) == 0
+    rows = sorted(rows_of(out), key=lambda row: row["metadata"]["slot"])
+    assert len(rows) == 141
+    for variation in range(3):
+        band = [row["metadata"]["temperature"] for row in rows[47 * variation : 47 * (variation + 1)]]
+        assert 0.3 * variation <= min(band) < max(band) <= 0.3 * (variation + 1)
+    assert all(0.5 <= row["metadata"]["top_p"] <= 0.8 for row in rows)
+
+
+def test_v1_labels_right_answers_true(model_server, out):
+    server = model_server()
+    assert v1(["--model", "fake", "--base-url", server.url, "--output", str(out), "--concurrency", "8"]) == 0
+    rows = rows_of(out)
+    assert Counter(row["label"] for row in rows) == {True: 32, False: 15}
+    assert {row["metadata"]["errors"][0] for row in rows if not row["label"]} == {"context.missing"}
+    assert {key for row in rows for key in row["metadata"]["checks"]} == set(CHECKS)
+    assert all(0.3 <= request["temperature"] <= 0.9 for request in server.requests)
+
+
+def test_v1_goes_on_to_the_next_prompt_when_one_is_always_cut_off(scripted, out, tmp_path):
+    prompts = [{"id": "a", "question": "Be long"}, {"id": "b", "question": "Be short"}]
+    (tmp_path / "set.json").write_text(json.dumps(prompts), encoding="utf-8")
+    model = scripted({"content": "x", "contains": "long", "finish_reason": "length"}, "Short.")
+    flags = ["--prompt-set", str(tmp_path / "set.json"), "--num-examples", "4"]
+    assert v1(["--model", model, "--output", str(out), *flags]) == 0
+    assert [row["metadata"]["prompt_id"] for row in rows_of(out)] == ["b"] * 4
+    rejects = rows_of(out.with_suffix(".rejects.jsonl"))
+    assert {(reject["reason"], reject["prompt"]) for reject in rejects} == {("answer.truncated", "Be long")}
+
+
+# -- v2 ------------------------------------------------------------------------------------------------------------
+
+
+def test_v2_writes_the_request_and_answers_it_without_a_system_prompt(self_player, out):
+    assert v2(["--model", self_player, "--output", str(out), "--num-examples", "20"]) == 0
+    rows = rows_of(out)
+    assert {len(row["conversations"]) for row in rows} == {2}
+    assert {row["conversations"][0]["content"] for row in rows} == {REQUEST}
+    assert Counter(row["label"] for row in rows)[True] > 3
+    assert {row["metadata"]["prompt_model"] for row in rows} == {self_player}
+
+
+def test_v2_asks_with_the_seed_text_and_nothing_else(model_server, out):
+    server = model_server()
+    assert v2(["--model", "fake", "--base-url", server.url, "--output", str(out), "--num-examples", "3"]) == 0
+    asked = [request["messages"] for request in server.requests]
+    assert asked.count([{"role": "user", "content": SEED_TEXT}]) == 3
+    assert {len(messages) for messages in asked} == {1}
+
+
+def test_v2_templates_know_the_tool(scripted, out):
+    flags = ["--prompt-method", "template", "--num-examples", "60"]
+    assert v2(["--model", scripted(CALL), "--output", str(out), *flags]) == 0
+    rows = rows_of(out)
+    assert {row["metadata"]["prompt_method"] for row in rows} == {"template"}
+    for row in rows:
+        assert row["label"] is (row["metadata"]["target_tool"] == "vaultManager_moveNote")
+
+
+def test_v2_mixes_methods_and_asks_claude_through_the_sdk(self_player, out, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
+    with FakeAnthropicServer("Please open Garden/Plan.md in a new tab.") as teacher:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", teacher.url)
+        flags = ["--prompt-generator-model", "claude-test-1", "--prompt-method", "self,template,teacher:2"]
+        assert v2(["--model", self_player, "--output", str(out), "--num-examples", "40", *flags]) == 0
+    rows = rows_of(out)
+    assert set(Counter(row["metadata"]["prompt_method"] for row in rows)) == {"self", "template", "teacher"}
+    taught = [row for row in rows if row["metadata"]["prompt_method"] == "teacher"]
+    assert {row["metadata"]["prompt_model"] for row in taught} == {"claude-test-1"}
+    assert len({request["messages"][0]["content"] for request in teacher.requests}) > 3  # topics vary
+
+
+def test_v2_rejects_what_is_no_request_and_never_labels_it(scripted, out):
+    bad = [{"content": text, "contains": SEED_TEXT[:30]} for text in ("Yes", REQUEST, "1. One.\n2. Two.")]
+    cut_off = {"content": REQUEST, "contains": SEED_TEXT[:30], "finish_reason": "length"}
+    assert v2(["--model", scripted(*bad, cut_off, CALL), "--output", str(out), "--num-examples", "30"]) == 0
+    rejects = rows_of(out.with_suffix(".rejects.jsonl"))
+    assert {"prompt.too_short", "prompt.several", "prompt.truncated"} == {reject["reason"] for reject in rejects}
+    assert {row["conversations"][0]["content"] for row in rows_of(out)} == {REQUEST}
+
+
+def test_a_hopeless_run_ends_with_status_3_and_says_why(scripted, out, capsys):
+    assert v2(["--model", scripted("Yes"), "--output", str(out), "--num-examples", "5"]) == 3
+    assert "prompt.too_short" in capsys.readouterr().err
+    assert not rows_of(out)
+
+
+# -- the output, whatever the generator ----------------------------------------------------------------------------
+
+
+def test_true_and_false_alternate_in_proportion(model_server, out):
+    server = model_server()
+    v1(["--model", "fake", "--base-url", server.url, "--output", str(out), "--num-examples", "300"])
+    labels = [row["label"] for row in rows_of(out)]
+    share = sum(labels) / len(labels)
+    assert all(abs(sum(labels[:end]) - share * end) <= 1 for end in range(len(labels)))
+
+
+def test_same_seed_same_bytes_at_any_concurrency(self_player, tmp_path):
+    written = []
+    for concurrency in ("1", "3", "16"):
+        path = tmp_path / concurrency / "out.jsonl"
+        path.parent.mkdir()
+        v2(["--model", self_player, "--output", str(path), "--num-examples", "50", "--concurrency", concurrency])
+        written.append(path.read_bytes())
+    assert written[0] == written[1] == written[2]
+
+
+def test_another_seed_gives_other_sampling(self_player, tmp_path):
+    drawn = []
+    for seed in ("1", "2"):
+        path = tmp_path / f"{seed}.jsonl"
+        v2(["--model", self_player, "--output", str(path), "--num-examples", "5", "--seed", seed])
+        drawn.append([row["metadata"]["temperature"] for row in rows_of(path)])
+    assert drawn[0] != drawn[1]
+
+
+def test_a_complete_run_does_nothing_again(self_player, out, capsys):
+    command = ["--model", self_player, "--output", str(out), "--num-examples", "10"]
+    assert v2(command) == 0
+    before = out.stat()
+    assert v2(command) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert out.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_lost_output_is_made_again_from_the_journal(self_player, out):
+    command = ["--model", self_player, "--output", str(out), "--num-examples", "10"]
+    v2(command)
+    before = out.read_bytes()
+    out.unlink()
+    assert v2(command) == 0
+    assert out.read_bytes() == before
+
+
+def test_a_larger_number_tops_up_to_the_same_bytes_as_one_run(self_player, tmp_path):
+    steps, at_once = tmp_path / "steps.jsonl", tmp_path / "once.jsonl"
+    for number in ("7", "20"):
+        assert v2(["--model", self_player, "--output", str(steps), "--num-examples", number]) == 0
+    v2(["--model", self_player, "--output", str(at_once), "--num-examples", "20"])
+    assert steps.read_bytes() == at_once.read_bytes()
+
+
+def test_a_torn_last_line_is_repaired(self_player, out):
+    command = ["--model", self_player, "--output", str(out), "--num-examples", "10"]
+    v2(command)
+    whole = out.read_bytes()
+    journal = out.with_suffix(".journal")
+    journal.write_bytes(journal.read_bytes()[:-40])
+    assert v2(command) == 0
+    assert out.read_bytes() == whole
+
+
+def test_other_settings_are_refused_with_what_differs(self_player, out, capsys):
+    v2(["--model", self_player, "--output", str(out), "--num-examples", "5"])
+    before = out.read_bytes()
+    assert v2(["--model", self_player, "--output", str(out), "--num-examples", "5", "--seed", "9"]) == 2
+    assert "seed was 0, now 9" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert v2(["--model", self_player, "--output", str(out), "--num-examples", "5", "--seed", "9", "--overwrite"]) == 0
+    assert {row["metadata"]["seed"] for row in rows_of(out)} == {9}
+
+
+def test_a_file_that_is_not_ours_is_left_alone(self_player, out, capsys):
+    out.write_text("precious\n", encoding="utf-8")
+    assert v2(["--model", self_player, "--output", str(out), "--num-examples", "5"]) == 2
+    assert out.read_text(encoding="utf-8") == "precious\n"
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_damaged_journal_is_refused_and_kept(self_player, out, capsys):
+    command = ["--model", self_player, "--output", str(out), "--num-examples", "5"]
+    v2(command)
+    journal = out.with_suffix(".journal")
+    damaged = journal.read_bytes().replace(b'"label"', b'"lebal"', 1)
+    journal.write_bytes(damaged)
+    assert v2(command) == 2
+    assert "damaged at byte" in capsys.readouterr().err
+    assert journal.read_bytes() == damaged
+
+
+def test_one_class_only_is_written_with_a_warning(scripted, out, capsys):
+    assert v1(["--model", scripted("No."), "--output", str(out), "--num-examples", "5"]) == 0
+    assert len(rows_of(out)) == 5
+    assert "all samples are labelled false" in capsys.readouterr().err
+
+
+def test_the_run_file_tells_settings_and_counts_and_no_secret(model_server, out, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    v1(["--model", "fake", "--base-url", model_server().url, "--output", str(out), "--num-examples", "9"])
+    run = json.loads(out.with_suffix(".run.json").read_text(encoding="utf-8"))
+    assert run["counts"]["samples"] == 9 and run["is_complete"]
+    assert run["settings"]["model"] == "fake"
+    for path in out.parent.iterdir():
+        assert b"sk-very-secret" not in path.read_bytes()
+
+
+def test_the_summary_counts_what_came(model_server, out, capsys):
+    v1(["--model", "fake", "--base-url", model_server().url, "--output", str(out)])
+    said = capsys.readouterr()
+    assert said.out == ""
+    for words in ("47 of 47 samples: 32 true, 15 false", "context.missing 15", "tools: 47 of 47", "slots busy"):
+        assert words in said.err
+
+
+def test_a_lone_surrogate_and_line_separators_make_whole_lines(scripted, out):
+    odd = "\ud83d \u2028 \x85 \x00 end"
+    assert v1(["--model", scripted(odd), "--output", str(out), "--num-examples", "2"]) == 0
+    lines = out.read_bytes().split(b"\n")
+    assert len(lines) == 3
+    assert json.loads(lines[0])["conversations"][-1]["content"] == odd.replace("\ud83d", "?")
+
+
+def test_v1_and_v2_have_one_schema(model_server, tmp_path):
+    server = model_server()
+    for script, name in ((v1, "a"), (v2, "b")):
+        flags = ["--num-examples", "12"]
+        assert (
+            script(["--model", "fake", "--base-url", server.url, "--output", str(tmp_path / f"{name}.jsonl"), *flags])
+            == 0
+        )
+    rows = rows_of(tmp_path / "a.jsonl") + rows_of(tmp_path / "b.jsonl")
+    assert len({row["metadata"]["sample_id"] for row in rows}) == 24
+    assert len({json.dumps(shape(row)) for row in rows}) == 1
+
+
+def shape(row):
+    """The keys of a row with the types they may have."""
+    nullable = {"prompt_model", "target_tool", "top_p"}
+    metadata = {key: "null" if key in nullable else type(value).__name__ for key, value in row["metadata"].items()}
+    return [
+        list(row),
+        sorted({tuple(message) for message in row["conversations"]}),
+        list(row["metadata"]["checks"]),
+        metadata,
+    ]
+
+
+# -- streams and statuses ------------------------------------------------------------------------------------------
+
+
+def run_script(script, *flags, **options):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "Tools" / script), *flags], capture_output=True, timeout=60, check=False, **options
+    )
+
+
+def test_a_dash_streams_rows_to_stdout_and_nothing_else(self_player):
+    result = run_script("selfplay_generator_v2.py", "--model", self_player, "--output", "-", "--num-examples", "6")
+    assert result.returncode == 0
+    assert len([json.loads(line) for line in result.stdout.splitlines()]) == 6
+    assert b"6 of 6 samples" in result.stderr
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(scripted):
+    command = f"{sys.executable} {ROOT}/Tools/selfplay_generator.py --model {scripted('No.')} --output -"
+    result = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} --num-examples 5000 | head -1"], capture_output=True, check=False
+    )
+    assert result.returncode == 141
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "--output"),
+        (["--num-examples", "0"], "not between"),
+        (["--temperature", "0.9-0.3"], "first number"),
+        (["--temperature", "hot"], "neither a number nor a range"),
+        (["--top-p", "1.5"], "not between"),
+        (["--concurrency", "x"], "invalid int"),
+        (["--num-ex", "5"], "unrecognized"),
+    ],
+)
+def test_a_bad_flag_is_status_2_before_anything_starts(flags, words, capsys, out):
+    with pytest.raises(SystemExit) as stop:
+        v1([*(["--output", str(out)] if flags else []), *flags])
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not out.parent.joinpath("out.journal").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--prompt-set", "gone.json"], "gone.json"),
+        (["--catalog", "gone.json"], "gone.json"),
+        (["--model", "scripted:gone.jsonl"], "gone.jsonl"),
+        (["--model", "gone.gguf"], "gone.gguf"),
+    ],
+)
+def test_a_missing_file_is_one_sentence_and_status_2(flags, words, out, capsys):
+    assert v1(["--output", str(out), *flags]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and "Traceback" not in said
+
+
+def test_a_missing_output_folder_is_status_2(scripted, tmp_path, capsys):
+    assert v1(["--model", scripted("No."), "--output", str(tmp_path / "gone" / "out.jsonl")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_teacher_without_its_method_is_refused(scripted, out, capsys):
+    flags = ["--prompt-generator-model", "claude-x", "--prompt-method", "self"]
+    assert v2(["--model", scripted("No."), "--output", str(out), *flags]) == 2
+    assert "--prompt-generator-model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fault", "words"), [("401", "API key"), ("404", "other-model"), ("400", "made to fail")])
+def test_a_refusing_endpoint_is_status_2_and_nothing_is_labelled(model_server, out, capsys, fault, words):
+    server = model_server(faults={fault: 1})
+    assert v1(["--model", "fake", "--base-url", server.url, "--output", str(out)]) == 2
+    assert words in capsys.readouterr().err
+    assert server.count <= 4
+    assert not rows_of(out)
+
+
+def test_an_absent_server_is_status_3(out, capsys):
+    flags = ["--base-url", "http://127.0.0.1:9/v1", "--give-up-after", "0.5"]
+    assert v1(["--model", "fake", "--output", str(out), *flags]) == 3
+    assert "Is the server up?" in capsys.readouterr().err
+
+
+def test_endpoint_errors_are_rejects_and_write_no_sample(model_server, out):
+    server = model_server(faults={"empty": 2})
+    flags = ["--num-examples", "10", "--max-retries", "0", "--concurrency", "1"]
+    assert v1(["--model", "fake", "--base-url", server.url, "--output", str(out), *flags]) == 0
+    rejects = rows_of(out.with_suffix(".rejects.jsonl"))
+    assert {reject["reason"] for reject in rejects} == {"endpoint.empty"}
+    assert len(rows_of(out)) == 10
+
+
+@pytest.mark.parametrize("how", ["file", "own folder", "module", "root"])
+def test_scripts_run_from_anywhere(how, tmp_path):
+    commands = {
+        "file": ([str(ROOT / "Tools" / "selfplay_generator.py")], tmp_path),
+        "own folder": (["selfplay_generator_v2.py"], ROOT / "Tools"),
+        "module": (["-m", "Tools.selfplay_generator"], ROOT),
+        "root": (["Tools/selfplay_generator_v2.py"], ROOT),
+    }
+    arguments, folder = commands[how]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(
+        [sys.executable, *arguments, "--help"], cwd=folder, env=environment, capture_output=True, check=False
+    )
+    assert result.returncode == 0
+    assert b"--num-examples" in result.stdout

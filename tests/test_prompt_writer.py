@@ -1,0 +1,107 @@
+import random
+
+import pytest
+
+from Evaluator.errors import UsageError
+from Tools.attempts import UnusablePrompt
+from Tools.prompt_writer import DEFAULT_TEMPLATES, clean_request, load_templates, parse_methods
+
+REQUEST = "Move Inbox/Plan.md to the folder Garden."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        REQUEST,
+        f'"{REQUEST}"',
+        f"\u201c{REQUEST}\u201d",
+        f"User request: {REQUEST}",
+        f"**User Request:** {REQUEST}",
+        f"Here is a realistic request:\n\n{REQUEST}",
+        f'Sure! Here\'s one:\n\n**Request:** "{REQUEST}"',
+        f'A user: "{REQUEST}"',
+        f"1. {REQUEST}",
+        f"Certainly!\n{REQUEST}",
+        f"  `{REQUEST}`  ",
+    ],
+)
+def test_what_stands_around_a_request_is_taken_off(text):
+    assert clean_request(text) == REQUEST
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        'In Meetings/Board.md replace "Budget: 40k" with "Budget: 45k".',
+        "Could you find my note about 'sourdough' and open it?",
+        "Create the note Ideas/Bench.md:\n- larch\n",
+        "Please search for quarterly numbers, then list the three newest notes.",
+    ],
+)
+def test_a_request_stays_as_it_is(request_text):
+    assert clean_request(request_text) == request_text.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        (' "" ', "too_short"),
+        ("Yes please", "too_short"),
+        ("word " * 81, "too_long"),
+        ("1. Open my note A.\n2. Open my note B.", "several"),
+        ("tool_call: vaultManager_openNote\narguments: {}", "tool_call"),
+        ('Call it: {"name": "x", "arguments": {}}', "tool_call"),
+        ("Write a prompt that asks the assistant to move a note.", "about_prompts"),
+        ("A good user request for the vault would name a note.", "about_prompts"),
+        ("As an AI, I cannot have requests of my own.", "about_prompts"),
+    ],
+)
+def test_what_is_no_request_is_rejected_with_a_reason(text, reason):
+    with pytest.raises(UnusablePrompt) as error:
+        clean_request(text)
+    assert error.value.reason == f"prompt.{reason}"
+
+
+def test_templates_cover_every_tool_and_know_it(catalog):
+    templates = load_templates(DEFAULT_TEMPLATES, catalog)
+    assert len(templates.templates) >= 47
+    prompts = [templates.write(random.Random(index)) for index in range(2000)]
+    assert {prompt.expected_tools[0] for prompt in prompts} == set(catalog.tools)
+    assert not any("{" in prompt.question for prompt in prompts)
+    assert all(clean_request(prompt.question) == prompt.question for prompt in prompts)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "templates"),
+        ('{"slots": {}, "topics": ["x"]}', "templates"),
+        ('{"slots": {}, "topics": ["x"], "templates": []}', "empty"),
+        ('{"slots": {}, "topics": ["x"], "templates": [{"id": "a", "tool": "get_tools", "text": "{gone}"}]}', "gone"),
+        ('{"slots": {}, "topics": ["x"], "templates": [{"id": "a", "tool": "nothing", "text": "x"}]}', "nothing"),
+    ],
+)
+def test_faulty_templates_are_refused(tmp_path, catalog, text, words):
+    path = tmp_path / "templates.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=words):
+        load_templates(path, catalog)
+
+
+@pytest.mark.parametrize(
+    ("text", "methods"),
+    [
+        ("self", {"self": 1}),
+        ("self,template", {"self": 1, "template": 1}),
+        ("self:3,teacher:0.5", {"self": 3, "teacher": 0.5}),
+    ],
+)
+def test_methods_are_parsed_with_weights(text, methods):
+    assert parse_methods(text) == methods
+
+
+@pytest.mark.parametrize("text", ["", "own", "self:0", "self:-1", "self:x", "self,self", "self:inf", "self:nan"])
+def test_faulty_methods_are_refused(text):
+    with pytest.raises(Exception, match=r"none of|weight"):
+        parse_methods(text)
