@@ -48,7 +48,9 @@ class ModelClient(Protocol):
         """Make every complete() that waits for an endpoint raise Stopped."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free everything; requests still under way are broken off."""
+        ...
 
 
 class SampleFailed(ReportedError):

@@ -5,7 +5,6 @@ flags -> Plan -> workers: prompt -> completion -> verdict -> journal -> output, 
 
 import argparse
 import hashlib
-import itertools
 import json
 import logging
 import platform
@@ -57,8 +56,7 @@ def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
         "max_tokens": args.max_tokens,
         **plan.settings,
     }
-    run = Run(plan, settings, args, catalog)
-    return run.to_stdout() if args.output == "-" else run.to_files(OutputFiles(Path(args.output)))
+    return Run(plan, settings, args, catalog).run()
 
 
 class Run:
@@ -70,73 +68,78 @@ class Run:
         self._args = args
         self._catalog = catalog
         self._clients = Clients(args)
+        self._signals = Signals()
 
-    def to_stdout(self) -> int:
+    def run(self) -> int:
+        with self._signals:
+            try:
+                return self._to_stdout() if self._args.output == "-" else self._to_files()
+            finally:
+                self._clients.close()
+
+    def _to_stdout(self) -> int:
         """Rows as they come; nothing is kept, so nothing can be continued."""
-        sink = StdoutSink()
         slots = ((slot, 0) for slot in range(self._plan.num_examples))
-        return self._generate(sink, slots)
+        return self._generate(StdoutSink(), slots)
 
-    def to_files(self, files: OutputFiles) -> int:
+    def _to_files(self) -> int:
         """The journal while it runs, the other files at the end, whatever the end was."""
+        files = OutputFiles(Path(self._args.output))
         files.check(overwrite=self._args.overwrite)
         journal = Journal(files.journal, self._settings, overwrite=self._args.overwrite)
         try:
-            slots = journal.missing_slots(self._plan.num_examples)
-            first = next(slots, None)
-            if first is None and files.are_complete(journal.tally):
+            if self._is_complete(journal) and files.are_complete(journal.tally):
                 log.info("%s holds %d samples already: nothing to do", files.samples, journal.tally.samples)
                 return OK
-            status = OK
             try:
-                if first is not None:
-                    status = self._generate(journal, itertools.chain([first], slots))
+                slots = journal.missing_slots(self._plan.num_examples)
+                return OK if self._is_complete(journal) else self._generate(journal, slots)
             finally:
+                journal.seal()
                 self._write(files, journal)
-            return status
         finally:
             journal.close()
+
+    def _is_complete(self, sink: Sink) -> bool:
+        return sink.tally.samples >= self._plan.num_examples
+
+    def _generate(self, sink: Sink, slots: Iterator[tuple[int, int]]) -> int:
+        """Fill `slots` and return the status; raises what made the workers fail."""
+        workers = Workers(self._generation(), slots, sink, self._args.concurrency, self._clients.stop)
+        with Progress(sink.tally, self._plan.num_examples, self._clients.meter) as progress:
+            workers.start()
+            self._catalog.compile()  # while the first answers are under way
+            work_until_done(workers, self._signals, progress)
+        if not isinstance(workers.failure, BrokenPipeError):
+            log.info("%s", progress.summary(self._args.concurrency, len(self._catalog.tools)))
+        if workers.failure:
+            raise workers.failure
+        return OK if self._is_complete(sink) else self._signals.status
+
+    def _generation(self) -> Generation:
+        plan, args = self._plan, self._args
+        return Generation(
+            source=plan.source,
+            prompts=plan.prompt_source(self._clients),
+            model=args.model,
+            client=self._clients.answering(),
+            catalog=self._catalog,
+            sampling=Sampling(args.temperature, args.top_p, args.max_tokens, plan.num_variations),
+            seed=args.seed,
+            run_id=hashlib.sha256(json.dumps(self._settings).encode()).hexdigest()[:8],
+            prompts_in_turn=plan.prompts_in_turn,
+        )
 
     def _write(self, files: OutputFiles, journal: Journal) -> None:
         about = {
             "command": sys.argv,
             "num_examples": self._plan.num_examples,
-            "is_complete": journal.tally.samples >= self._plan.num_examples,
+            "is_complete": self._is_complete(journal),
             "generator": __version__,
             "python": platform.python_version(),
             "catalog": self._catalog.label,
         }
-        journal.seal()
         files.write(journal, self._settings, about)
         labels = journal.tally.labels
         if journal.tally.samples and not (labels[True] and labels[False]):
             log.warning("warning: all samples are labelled %s; KTO needs both", str(bool(labels[True])).lower())
-
-    def _generate(self, sink: Sink, slots: Iterator[tuple[int, int]]) -> int:
-        plan, args = self._plan, self._args
-        try:
-            generation = Generation(
-                source=plan.source,
-                prompts=plan.prompt_source(self._clients),
-                model=args.model,
-                client=self._clients.answering(),
-                catalog=self._catalog,
-                sampling=Sampling(args.temperature, args.top_p, args.max_tokens, plan.num_variations),
-                seed=args.seed,
-                run_id=hashlib.sha256(json.dumps(self._settings).encode()).hexdigest()[:8],
-                prompts_in_turn=plan.prompts_in_turn,
-            )
-            workers = Workers(generation, slots, sink, args.concurrency, self._clients.stop)
-            progress = Progress(sink.tally, plan.num_examples, self._clients.meter)
-            with Signals() as signals, progress:
-                workers.start()
-                self._catalog.compile()  # while the first answers are under way
-                work_until_done(workers, signals, progress)
-            if isinstance(workers.failure, BrokenPipeError):
-                raise workers.failure
-            log.info("%s", progress.summary(args.concurrency, len(self._catalog.tools)))
-            if workers.failure:
-                raise workers.failure
-            return signals.status
-        finally:
-            self._clients.close()

@@ -110,8 +110,10 @@ class Workers:
 class Signals:
     """SIGINT and SIGTERM, counted instead of killing, while the `with` block runs (main thread only)."""
 
-    def __enter__(self) -> "Signals":
+    def __init__(self) -> None:
         self.received: list[int] = []
+
+    def __enter__(self) -> "Signals":
         self._former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

@@ -1,11 +1,14 @@
 """Any endpoint that speaks OpenAI's chat completions: LM Studio, Ollama, vLLM, llama.cpp. Uses requests only."""
 
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
+from weakref import WeakSet
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -44,7 +47,7 @@ class OpenAICompatibleClient:
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._proxies = {url: get_environ_proxies(url) if use_proxy else {} for url in base_urls}
-        self._adapter = HTTPAdapter(pool_connections=len(base_urls), pool_maxsize=concurrency, max_retries=0)
+        self._adapter = _InterruptibleAdapter(len(base_urls), concurrency)
         self._of_thread = threading.local()
         self._pool = EndpointPool(base_urls, max_retries=max_retries, give_up_after_s=give_up_after_s)
 
@@ -56,6 +59,9 @@ class OpenAICompatibleClient:
         self._pool.stop()
 
     def close(self) -> None:
+        """Break off what is still under way, so that the server need not go on with it, and free the connections."""
+        self._pool.stop()
+        self._adapter.interrupt()
         self._adapter.close()
 
     def _request_body(self, messages: Sequence[Message], options: SamplingOptions) -> dict[str, Any]:
@@ -136,6 +142,39 @@ class OpenAICompatibleClient:
         except (requests.RequestException, ValueError, KeyError, TypeError):
             return "It lists no models either: does --base-url end in /v1?"
         return f"Its models: {', '.join(names[:20]) or 'none'}. See --model"
+
+
+class _InterruptibleAdapter(HTTPAdapter):
+    """An adapter that knows its connections, those of requests under way included."""
+
+    def __init__(self, num_endpoints: int, concurrency: int) -> None:
+        super().__init__(pool_connections=num_endpoints, pool_maxsize=concurrency, max_retries=0)
+        self._connections: WeakSet[Any] = WeakSet()
+        self._watched: WeakSet[Any] = WeakSet()
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool = super().get_connection_with_tls_context(*args, **options)
+        if pool not in self._watched:
+            self._watch(pool)
+        return pool
+
+    def _watch(self, pool: Any) -> None:
+        make_connection = pool.ConnectionCls
+
+        def make_known_connection(*args: Any, **options: Any) -> Any:
+            connection = make_connection(*args, **options)
+            self._connections.add(connection)
+            return connection
+
+        pool.ConnectionCls = make_known_connection
+        self._watched.add(pool)
+
+    def interrupt(self) -> None:
+        """End the reading and writing of every connection; the threads that wait for a reply get an error."""
+        for connection in list(self._connections):
+            if connection.sock is not None:
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _connection_failure(url: str, error: requests.ConnectionError) -> Exception:
