@@ -1,0 +1,105 @@
+"""The promises that no single module keeps: README tells the truth, imports point one way, the start is fast."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from Tools import selfplay_generator, selfplay_generator_v2
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PARSERS = {
+    "selfplay_generator.py": selfplay_generator.build_parser(),
+    "selfplay_generator_v2.py": selfplay_generator_v2.build_parser(),
+}
+MAY_IMPORT = {
+    "Evaluator": {"Evaluator"},
+    "Tools": {"Evaluator", "Tools"},
+    "Trainers": {"Evaluator", "Trainers"},
+}
+OURS = {"Evaluator", "Tools", "Trainers", "tests"}
+HEAVY = ("requests", "jsonschema", "anthropic", "xllamacpp", "tqdm", "torch")
+
+
+def modules():
+    return [path for top in MAY_IMPORT for path in sorted((ROOT / top).rglob("*.py"))]
+
+
+def imported_by(path):
+    """Full names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    top = path.relative_to(ROOT).parts[0]
+    names = set(imported_by(path))
+    assert {name.split(".")[0] for name in names} & OURS <= MAY_IMPORT[top]
+    generators = {"Tools.selfplay_generator", "Tools.selfplay_generator_v2"}
+    assert not names & generators, "nothing stands on a script"
+
+
+def test_records_needs_the_standard_library_only():
+    names = {name.split(".")[0] for name in imported_by(ROOT / "Evaluator" / "records.py")}
+    assert names <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_its_idea_and_stands_in_the_file_map(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    name = path.relative_to(ROOT)
+    if name.name != "__init__.py":
+        assert f"`{name}`" in README or f"`{name.parent}/`" in README
+
+
+@pytest.mark.parametrize("script", PARSERS)
+def test_every_flag_stands_in_readme_with_its_help(script):
+    for action in PARSERS[script]._actions:
+        long_name = action.option_strings[-1] if action.option_strings[0] != "-h" else "--help"
+        assert f"`{long_name}`" in README
+        assert action.help
+
+
+def readme_commands():
+    """(script, flags) of each generator command in README and in the epilogs of --help."""
+    text = README + "\n" + "\n".join(parser.epilog for parser in PARSERS.values())
+    return re.findall(r"python Tools/(selfplay_generator(?:_v2)?\.py) (.*?)(?: \| .*| 2>> .*)?$", text, re.MULTILINE)
+
+
+def test_every_command_in_readme_parses():
+    commands = list(readme_commands())
+    assert len(commands) > 15
+    for script, flags in commands:
+        assert PARSERS[script].parse_args(shlex.split(flags)).output
+
+
+def test_readme_mentions_no_flag_that_does_not_exist():
+    known = {name for parser in PARSERS.values() for action in parser._actions for name in action.option_strings}
+    mentioned = set(re.findall(r"`(--[a-z-]+)", README))
+    assert mentioned <= known
+
+
+def test_the_count_of_templates_in_readme_is_right():
+    templates = (ROOT / "Tools" / "templates.json").read_text(encoding="utf-8").count('"tool":')
+    assert f"one of {templates} templates" in README
+
+
+@pytest.mark.parametrize("script", PARSERS)
+def test_help_loads_nothing_heavy(script):
+    code = (
+        f"import sys; sys.argv = ['x', '--help']; from Tools.{script[:-3]} import main\n"
+        f"try: main()\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stderr.strip() == "[]"
