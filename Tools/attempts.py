@@ -22,12 +22,11 @@ class UnusablePrompt(Exception):
 
 @dataclass(frozen=True)
 class WrittenPrompt:
-    """A prompt and how it came about; `written_by` and `completion` where a model wrote it."""
+    """A prompt and how it came about; `written_by` is the model that wrote it, None where none did."""
 
     prompt: Prompt
     method: str
     written_by: str | None = None
-    completion: Completion | None = None
 
 
 class PromptSource(Protocol):

@@ -168,7 +168,7 @@ class PromptWriter:
         if completion.is_truncated:
             raise UnusablePrompt("prompt.truncated", "cut off at --prompt-max-tokens", completion.message.content)
         request = clean_request(completion.message.content or "")
-        return WrittenPrompt(Prompt(_prompt_id(request), request), method, name, completion)
+        return WrittenPrompt(Prompt(_prompt_id(request), request), method, name)
 
 
 def _prompt_id(question: str) -> str:

@@ -133,10 +133,10 @@ class Signals:
 
 
 def work_until_done(workers: Workers, signals: Signals, progress: Progress) -> None:
-    """Wait for the end of started workers, or after a signal until GRACE_S is over (a second signal ends that too)."""
-    while not workers.are_done(within_s=0.2) and not signals.received:
+    """Wait for the end of started workers; after a signal or a failure for GRACE_S at most (a second signal: no more)."""
+    while not workers.are_done(within_s=0.2) and not signals.received and not workers.failure:
         progress.update()
-    if signals.received:
+    if not workers.are_done(within_s=0):
         log.info("stopping: up to %g s for the requests under way", GRACE_S)
         workers.stop()
         deadline = time.monotonic() + GRACE_S

@@ -158,3 +158,12 @@ def test_a_second_run_on_the_same_output_is_refused(tmp_path):
     assert "another run" in second.stderr
     assert first.returncode == 0
     assert_complete(output, 200)
+
+
+def test_a_refused_configuration_does_not_wait_for_the_other_requests(tmp_path):
+    started = time.monotonic()
+    with server(0.0, 8, ["401:5", "never:1"]) as url:
+        result = run(command(SCRIPTS[0], url, tmp_path / "out.jsonl"))
+    assert result.returncode == 2, result.stderr
+    assert "API key" in result.stderr
+    assert time.monotonic() - started < 15
