@@ -45,7 +45,8 @@ _LIST_MARK = re.compile(r"^\s*(?:[-*\u2022]|\d{1,2}[.)])\s+", re.MULTILINE)
 _QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "**": "**"}
 _ABOUT_PROMPTS = re.compile(
     r"\b(?:user|realistic|sample|example)\s+requests?\b|\brequests? for an? (?:obsidian|vault)\b|\bvault assistant\b"
-    r"|\b(?:generate|write|create|make|come up with)\b[^.]{0,40}\b(?:prompts?|requests?)\b|\bas an ai\b"
+    r"|\b(?:generate|write|create|make|come up with)\s+(?:an?\s+|the\s+|some\s+|\d+\s+)?(?:\w+\s+){0,2}requests?\b"
+    r"|\b(?:generate|write|come up with)\s+(?:\w+\s+){1,3}prompts?\s+(?:that|which|for|to|asking)\b|\bas an ai\b"
     r"|\bvaried in complexity\b|\bspecific and actionable\b",
     re.IGNORECASE,
 )

@@ -133,7 +133,10 @@ class Signals:
 
 
 def work_until_done(workers: Workers, signals: Signals, progress: Progress) -> None:
-    """Wait for the end of started workers; after a signal or a failure for GRACE_S at most (a second signal: no more)."""
+    """Wait for the end of started workers; after a signal or a failure for GRACE_S at most.
+
+    A second signal ends that too.
+    """
     while not workers.are_done(within_s=0.2) and not signals.received and not workers.failure:
         progress.update()
     if not workers.are_done(within_s=0):

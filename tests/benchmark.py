@@ -3,7 +3,8 @@
     python -m tests.benchmark
 
 Prints, for each, the wall time of the whole process against the ideal (requests / slots x latency), the CPU time a
-sample from request to written row, and the largest memory. Exit status 1 when a bound is missed.
+sample from request to written row, and the largest memory; then how many answers are judged in a second. Exit status
+1 when a bound is missed.
 """
 
 import argparse
@@ -18,8 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from Evaluator.catalog import load_catalog
+from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
+from Evaluator.tool_calls import SYNTAXES, render_turn
+from Evaluator.validator import validate
+
 ROOT = Path(__file__).resolve().parents[1]
-MOST_WALL, MOST_CPU_MS, MOST_MIB = 1.08, 1.5, 80
+MOST_WALL, MOST_CPU_MS, MOST_MIB, LEAST_VALIDATIONS_PER_S = 1.08, 1.5, 80, 3000
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,19 @@ def measure(script: str, url: str, num_examples: int, concurrency: int) -> Measu
     return Measurement(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+def validations_per_s(seconds: float = 1.0) -> float:
+    """How many answers one core judges in a second: the expected calls of all tools, in all four syntaxes."""
+    catalog, prompts = load_catalog(), load_prompt_sets([TOOL_PROMPTS]).prompts
+    answers = [(render_turn([one.expected_call], syntax), one) for one in prompts for syntax in SYNTAXES]
+    catalog.compile()
+    done, started = 0, time.process_time()
+    while time.process_time() - started < seconds:
+        for answer, prompt in answers:
+            validate(answer, prompt, catalog)
+        done += len(answers)
+    return done / (time.process_time() - started)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--num-examples", type=int, default=2000)
@@ -79,7 +98,9 @@ def main() -> int:
             cpu_ms, peak_mib = 1000 * cpu_s / args.num_examples, max(run.peak_mib for run in runs)
             print(f"{script:24} {wall_s:6.3f} {ideal_s:8.3f} {wall_s / ideal_s:11.3f} {cpu_ms:14.3f} {peak_mib:9.1f}")
             is_good &= wall_s <= MOST_WALL * ideal_s and cpu_ms <= MOST_CPU_MS and peak_mib < MOST_MIB
-    return 0 if is_good else 1
+    rate = validations_per_s()
+    print(f"validations/s on one core: {rate:.0f}")
+    return 0 if is_good and rate >= LEAST_VALIDATIONS_PER_S else 1
 
 
 if __name__ == "__main__":

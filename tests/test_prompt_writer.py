@@ -35,6 +35,8 @@ def test_what_stands_around_a_request_is_taken_off(text):
         'In Meetings/Board.md replace "Budget: 40k" with "Budget: 45k".',
         "Could you find my note about 'sourdough' and open it?",
         "Create the note Ideas/Bench.md:\n- larch\n",
+        'Create an agent "Haiku" with the prompt "Write a haiku".',
+        "Write the prompt of my agent Haiku into Notes/Haiku.md.",
         "Please search for quarterly numbers, then list the three newest notes.",
     ],
 )
