@@ -73,10 +73,11 @@ class Catalog:
             _ = tool.validator
 
     @cached_property
-    def id_fields(self) -> tuple[str, ...]:
-        """Context fields whose value has a fixed form: the identifiers that a system prompt hands out."""
+    def id_patterns(self) -> dict[str, re.Pattern[str]]:
+        """Context fields whose value has a fixed form, with that form: the ids that a system prompt hands out."""
         properties = (self.context or {}).get("properties", {})
-        return tuple(name for name, schema in properties.items() if "pattern" in schema)
+        patterned = {name: schema for name, schema in properties.items() if isinstance(schema, dict)}
+        return {name: ecma_pattern(schema["pattern"]) for name, schema in patterned.items() if "pattern" in schema}
 
     @cached_property
     def nearest_tool(self) -> Any:
@@ -121,6 +122,8 @@ def _catalog_from(data: Any, sha256: str) -> Catalog:
         raise _Fault("it has no tools")
     context = data.get("context")
     everywhere = data.get("optional_for_every_tool") or {}
+    if not isinstance(everywhere, dict):
+        raise _Fault('its "optional_for_every_tool" is no object of parameters')
     return Catalog(
         name=_entry(data, "name", str),
         server_version=_entry(data, "server_version", str),
@@ -138,7 +141,7 @@ def _entry(data: Any, key: str, kind: type) -> Any:
 
 def _tool_from(name: str, tool: Any, everywhere: Mapping[str, Any]) -> Tool:
     own = _entry_of_tool(name, tool)
-    parameters = {**own, "properties": {**own.get("properties", {}), **everywhere}}
+    parameters = {**own, "properties": {**own.get("properties", {}), **everywhere}} if everywhere else own
     return Tool(
         name=name,
         parameters=closed(parameters),
@@ -162,8 +165,27 @@ def check_schemas(data: Mapping[str, Any]) -> None:
     for where, schema in schemas.items():
         try:
             Draft202012Validator.check_schema({} if schema is None else schema)
+            _check_references(where, schema, schema)
         except SchemaError as error:
             raise _Fault(f"{where}: no JSON Schema 2020-12 at {error.json_path}: {error.message}") from error
+
+
+def _check_references(where: str, schema: Any, root: Any) -> None:
+    """Every `$ref` must point into the schema itself: nothing is fetched while answers are judged."""
+    if isinstance(schema, list):
+        for item in schema:
+            _check_references(where, item, root)
+    if not isinstance(schema, dict):
+        return
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        target = root
+        for part in reference.removeprefix("#").split("/")[1:]:
+            target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+        if not reference.startswith("#") or target is None:
+            raise _Fault(f"{where}: there is no {reference} in that schema")
+    for value in schema.values():
+        _check_references(where, value, root)
 
 
 def _entry_of_tool(name: str, tool: Any) -> dict[str, Any]:
@@ -188,23 +210,31 @@ def closed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     result = _closed_inside(schema)
-    if "properties" in schema and not {"additionalProperties", "unevaluatedProperties"} & schema.keys():
+    says_itself = {"additionalProperties", "unevaluatedProperties", "$ref"} & schema.keys()
+    if "properties" in schema and not says_itself:
         listed_by_branches = {name for branch in _branches(schema) for name in _listed(branch)}
         every_name_is_in_base = listed_by_branches <= schema["properties"].keys()
         result["additionalProperties" if every_name_is_in_base else "unevaluatedProperties"] = False
     return result
 
 
-def _closed_inside(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _closed_inside(schema: Any) -> Any:
     """The schema with everything in it closed, but not the object itself."""
+    if not isinstance(schema, dict):
+        return schema
     result = dict(schema)
     described_again = {name for branch in _branches(schema) for name, value in _listed(branch).items() if value}
     if "properties" in schema:
         result["properties"] = {
             name: value if name in described_again else closed(value) for name, value in schema["properties"].items()
         }
-    if "items" in schema:
-        result["items"] = closed(schema["items"])
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            result[key] = closed(schema[key])
+    if "prefixItems" in schema:
+        result["prefixItems"] = [closed(item) for item in schema["prefixItems"]]
+    if "$defs" in schema:
+        result["$defs"] = {name: closed(definition) for name, definition in schema["$defs"].items()}
     if "allOf" in schema:
         result["allOf"] = [_closed_inside(branch) for branch in schema["allOf"]]
     for key in _REFINEMENTS:
@@ -236,7 +266,7 @@ def _listed(branch: Mapping[str, Any]) -> dict[str, bool]:
 
 
 @lru_cache(maxsize=1024)
-def _pattern(pattern: str) -> re.Pattern[str]:
+def ecma_pattern(pattern: str) -> re.Pattern[str]:
     r"""A pattern as JSON Schema means it (ECMA-262): `\d` is 0-9 and a closing `$` is the very end."""
     if pattern.endswith("$") and not pattern.endswith(r"\$"):
         pattern = pattern[:-1] + r"\Z"
@@ -244,7 +274,7 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 
 def _check_pattern(_validator: Any, pattern: str, value: Any, _schema: Any) -> "Iterator[ValidationError]":
-    if isinstance(value, str) and not _pattern(pattern).search(value):
+    if isinstance(value, str) and not ecma_pattern(pattern).search(value):
         from jsonschema import ValidationError
 
         yield ValidationError(f"{value!r} does not match {pattern!r}")

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from Evaluator.errors import FAILED, INTERRUPTED, READER_WENT_AWAY, ReportedError
+from Evaluator.errors import FAILED, INTERRUPTED, READER_WENT_AWAY, USAGE, ReportedError
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,9 @@ def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
     except ReportedError as error:
         log.error("error: %s", error, exc_info=verbose)
         return error.status
+    except ModuleNotFoundError as error:
+        log.error("error: the package %s is not installed: run `pip install -e .`, see README", error.name)
+        return USAGE
     except OSError as error:
         log.error("error: %s", describe_os_error(error), exc_info=verbose)
         return FAILED

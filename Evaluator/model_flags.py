@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from Evaluator.errors import UsageError
 from Evaluator.model_client import ModelClient
 
 DEFAULT_BASE_URL = "http://localhost:1234/v1"
@@ -32,6 +34,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--base-url",
+        type=base_url,
         action="append",
         metavar="URL",
         help=f"endpoint, ends in /v1; repeat it to share the work among several (default: {DEFAULT_BASE_URL})",
@@ -78,11 +81,25 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def client_from(args: argparse.Namespace, model: str | None = None, base_urls: Sequence[str] = ()) -> ModelClient:
+def check_model_arguments(args: argparse.Namespace) -> None:
+    """Raise UsageError where flags are given that the chosen model has no use for."""
+    if args.adapter and not is_embedded(args.model):
+        raise UsageError(f"--adapter is for embedded models, and --model {args.model} is none")
+    if args.base_url and (is_embedded(args.model) or args.model.startswith(SCRIPTED_PREFIX)):
+        raise UsageError(f"--base-url needs --model NAME, a model there; --model {args.model} uses no endpoint")
+
+
+def client_from(
+    args: argparse.Namespace,
+    model: str | None = None,
+    base_urls: Sequence[str] = (),
+    api_key_env: str | None = None,
+) -> ModelClient:
     """The client for `model` (default: --model with --adapter) at `base_urls` (default: --base-url).
 
-    Raises UsageError.
+    `api_key_env` names the variable of the key (default: --api-key-env; "": no key). Raises UsageError.
     """
+    api_key_env = args.api_key_env if api_key_env is None else api_key_env
     adapter = None if model else args.adapter
     model = model or args.model
     if model.startswith(SCRIPTED_PREFIX):
@@ -104,22 +121,39 @@ def client_from(args: argparse.Namespace, model: str | None = None, base_urls: S
 
     return OpenAICompatibleClient(
         model,
-        [url.rstrip("/") for url in base_urls or args.base_url or [DEFAULT_BASE_URL]],
-        api_key=os.environ.get(args.api_key_env),
-        api_key_env=args.api_key_env,
+        base_urls or args.base_url or [DEFAULT_BASE_URL],
+        api_key=_api_key(api_key_env),
+        api_key_env=api_key_env,
         concurrency=args.concurrency,
         use_proxy=args.use_proxy,
         **_patience(args),
     )
 
 
-def teacher_from(args: argparse.Namespace, model: str, base_urls: Sequence[str] = ()) -> ModelClient:
+def teacher_from(
+    args: argparse.Namespace, model: str, base_urls: Sequence[str] = (), api_key_env: str | None = None
+) -> ModelClient:
     """The client for a model that writes prompts: claude-... through the anthropic SDK, unless it has a base URL."""
     if not model.startswith("claude-") or base_urls:
-        return client_from(args, model, base_urls)
+        return client_from(args, model, base_urls, api_key_env)
     from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
 
-    return AnthropicMessagesClient(model, **_patience(args))
+    return AnthropicMessagesClient(model, use_proxy=args.use_proxy, **_patience(args))
+
+
+def base_url(text: str) -> str:
+    """An argparse type: an http or https address, without a closing slash."""
+    if not re.match(r"https?://[^/\s]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} does not start with http:// or https:// and a host")
+    return text.rstrip("/")
+
+
+def _api_key(variable: str) -> str | None:
+    """The key in an environment variable, None without one. Its text appears in no message."""
+    key = os.environ.get(variable, "").strip() if variable else ""
+    if not key.isascii() or not key.isprintable():
+        raise UsageError(f"the API key in {variable} has characters that no header can carry")
+    return key or None
 
 
 def _patience(args: argparse.Namespace) -> dict[str, Any]:
@@ -130,13 +164,14 @@ def is_embedded(model: str) -> bool:
     return model == EMBEDDED or model.lower().endswith(".gguf")
 
 
-def number(kind: type, least: float, most: float = float("inf")) -> Callable[[str], float]:
+def number(kind: type, least: float, most: float = 1e9) -> Callable[[str], float]:
     """An argparse type: a number of `kind` from `least` to `most`."""
 
     def parse(text: str) -> float:
         value = kind(text)
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
+            limits = f"{least:g} or more" if most >= 1e9 else f"between {least:g} and {most:g}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
         return value
 
     parse.__name__ = kind.__name__  # argparse names it in "invalid int value"

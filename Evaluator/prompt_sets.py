@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from Evaluator.catalog import Catalog
 from Evaluator.errors import UsageError
 from Evaluator.records import Prompt, ToolCall
 
@@ -24,6 +25,16 @@ class PromptSet:
 
     prompts: Sequence[Prompt]
     sha256: str
+
+    def check_against(self, catalog: Catalog) -> None:
+        """Raise UsageError where a prompt expects a tool that the catalog does not have."""
+        for prompt in self.prompts:
+            for name in prompt.expected_tools:
+                if name not in catalog.tools:
+                    raise UsageError(
+                        f"the prompt {prompt.id} expects {name}, which the catalog {catalog.label} does not have "
+                        f"(nearest: {catalog.nearest_tool(name)}): give a --prompt-set for this catalog"
+                    )
 
 
 def load_prompt_sets(paths: Sequence[Path]) -> PromptSet:
@@ -62,12 +73,32 @@ def _prompts_of(path: Path, raw: bytes) -> list[Prompt]:
     return [_prompt_from(f"{path}, prompt {number}", entry) for number, entry in enumerate(entries, start=1)]
 
 
+_KINDS: dict[str, type] = {
+    "id": str,
+    "question": str,
+    "system": str,
+    "tags": list,
+    "expected_tools": list,
+    "expects_call": bool,
+    "expected_call": dict,
+}
+_KIND_NAMES = {str: "string", list: "list", bool: "true or false", dict: "object"}
+
+
 def _prompt_from(where: str, entry: Any) -> Prompt:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("id", "question")):
         raise UsageError(f'{where} needs "id" and "question", both strings')
-    tools = entry.get("expected_tools", [])
-    if not isinstance(tools, list) or not all(isinstance(name, str) for name in tools):
-        raise UsageError(f'{where}: "expected_tools" is no list of tool names')
+    unknown = entry.keys() - _KINDS.keys()
+    if unknown:
+        raise UsageError(f"{where}: unknown key {', '.join(sorted(unknown))}; known are {', '.join(_KINDS)}")
+    for key, kind in _KINDS.items():
+        if entry.get(key) is not None and not isinstance(entry[key], kind):
+            raise UsageError(f'{where}: "{key}" is no {_KIND_NAMES[kind]}')
+    for key in ("tags", "expected_tools"):
+        if not all(isinstance(item, str) for item in entry.get(key, ())):
+            raise UsageError(f'{where}: "{key}" is no list of strings')
+    if not entry["question"].strip():
+        raise UsageError(f'{where}: "question" is empty')
     call = entry.get("expected_call")
     if call is not None and not (
         isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), dict)
@@ -78,7 +109,7 @@ def _prompt_from(where: str, entry: Any) -> Prompt:
         question=entry["question"],
         system=entry.get("system"),
         tags=tuple(entry.get("tags", ())),
-        expected_tools=tuple(tools),
-        expects_call=bool(entry.get("expects_call", True)),
+        expected_tools=tuple(entry.get("expected_tools", ())),
+        expects_call=entry.get("expects_call", True),
         expected_call=ToolCall(call["name"], call["arguments"]) if call else None,
     )

@@ -5,7 +5,7 @@ The one place that knows the field names. Standard library only.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 CHECKS = ("parse", "tool", "context", "parameters", "relevance", "grounding", "execution")
@@ -76,6 +76,7 @@ class SampleMetadata:
     prompt_method: str
     prompt_model: str | None
     target_tool: str | None
+    called_tools: Sequence[str]
     model: str
     seed: int
     temperature: float | None
@@ -123,11 +124,15 @@ class Reject:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the validator says: `label` is True when no check failed; a check is None where it was not made."""
+    """What the validator says: `label` is True when no check failed; a check is None where it was not made.
+
+    `calls` are the tool calls that could be read.
+    """
 
     label: bool
     checks: Mapping[str, bool | None]
-    findings: Sequence[Finding] = field(default=())
+    findings: Sequence[Finding] = ()
+    calls: Sequence[ToolCall] = ()
 
     @property
     def codes(self) -> list[str]:

@@ -46,18 +46,21 @@ def parse_text(content: str) -> ParsedTurn:
     calls: list[ToolCall] = []
     syntax: str | None = None
     position = 0
+    around: list[str] = []
     try:
         while match := _MARKER.search(content, position):
+            around.append(content[position : match.start()])
             kind = match.lastgroup or ""
             found, position = _READERS[kind](content, match)
             if not found:
                 continue
+            if _LEFTOVER.match(content, position):
+                raise _Broken("trailing_text", "A bracket follows the end of a call.")
             if syntax not in (None, kind):
                 raise _Broken("mixed_syntax", f"Calls are written both in the {syntax} and in the {kind} syntax.")
             syntax = kind
             calls += found
-        if not calls:
-            _refuse_bare_call(content)
+        _refuse_bare_call("\n".join([*around, content[position:]]))
     except _Broken as broken:
         return ParsedTurn(tuple(calls), (broken.finding,), syntax)
     return ParsedTurn(tuple(calls), (), syntax)
@@ -76,17 +79,18 @@ _MARKER = re.compile(
     r"|(?P<mistral>\[TOOL_CALLS\])"
     r"|(?P<qwen><tool_call>)"
     r"|(?P<result>^Result:)"
-    r"|(?P<stray>\[/?TOOL_CALLS?\b|\[ARGS\]|</?tool_calls?\b|<\|tool_call|<function[=_]|^[ \t]*arguments:[ \t]*\{)",
+    r"|(?P<stray>\[/?TOOL_CALLS?\b|\[ARGS\]|</?tool_calls?\b|<\|tool_call|<function[=_]|<\|python_tag\|>|<invoke\b|\bfunctions\.\w+:"
+    r"|^[ \t]*arguments:[ \t]*\{|^[ \t]*(?:tool call[ \t:]+|tool_call[ \t]+)[\w.]+[ \t]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_BARE_CALL = re.compile(
-    r"""[\[{]\s*["'](?:name|tool|tool_name|function|tool_calls|type)["']\s*:.*?["'](?:arguments|parameters|args)["']\s*:""",
-    re.DOTALL,
-)
+_LEFTOVER = re.compile(r"\s*[]}),]")
+_NAME_KEY = re.compile(r"""["'](?:name|tool|tool_name|function)["']\s*:""")
+_ARGUMENTS_KEY = re.compile(r"""["'](?:arguments|parameters|args|tool_input|input)["']\s*:""")
 
 
-def _refuse_bare_call(content: str) -> None:
-    if _BARE_CALL.search(content):
+def _refuse_bare_call(text: str) -> None:
+    """Refuse JSON that looks like a call in the text around the calls."""
+    if "{" in text and _NAME_KEY.search(text) and _ARGUMENTS_KEY.search(text):
         raise _Broken("bare_json", "A call stands as bare JSON, without any of the known call syntaxes.")
 
 
@@ -163,11 +167,19 @@ def _parse_native(tool_calls: Sequence[Any]) -> ParsedTurn:
     calls: list[ToolCall] = []
     try:
         for entry in tool_calls:
-            function = entry.get("function") if isinstance(entry, dict) else None
-            calls.append(_call_of(function))
+            calls.append(_native_call(entry))
     except _Broken as broken:
         return ParsedTurn(tuple(calls), (broken.finding,), "openai")
     return ParsedTurn(tuple(calls), (), "openai")
+
+
+def _native_call(entry: Any) -> ToolCall:
+    if not isinstance(entry, dict) or entry.get("type", "function") != "function":
+        raise _Broken("not_an_object", "An entry of tool_calls is no function call.")
+    function = entry.get("function")
+    if isinstance(function, dict) and not isinstance(function.get("arguments", ""), str):
+        raise _Broken("arguments_not_string", "The arguments in tool_calls are not a JSON string.")
+    return _call_of(function)
 
 
 # -- pieces that the readers share --------------------------------------------------------------------------------
@@ -223,7 +235,7 @@ def _decode(text: str, start: int, what: str) -> tuple[Any, int]:
 def _depth(text: str, start: int) -> int:
     """Most brackets open at once, brackets in strings not counted."""
     deepest = depth = 0
-    for bracket in re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]}]', re.DOTALL).finditer(text, start):
+    for bracket in re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[{\]}]', re.DOTALL).finditer(text, start):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket.group(), 0)
         deepest = max(deepest, depth)
     return deepest

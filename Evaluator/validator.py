@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from Evaluator.catalog import CONTEXT, Catalog
+from Evaluator.catalog import CONTEXT, Catalog, ecma_pattern
 from Evaluator.records import CHECKS, Finding, Message, Prompt, ToolCall, Verdict
 from Evaluator.tool_calls import parse_turn
 
@@ -34,7 +34,7 @@ def validate(completion: Message, prompt: Prompt, catalog: Catalog) -> Verdict:
         result = check(turn.calls, prompt, catalog)
         if result is not None:
             findings, checks[name] = result, not result
-    return Verdict(label=not findings, checks=checks, findings=tuple(findings))
+    return Verdict(label=not findings, checks=checks, findings=tuple(findings), calls=turn.calls)
 
 
 def _missing_call(calls: Sequence[ToolCall], prompt: Prompt) -> list[Finding]:
@@ -125,7 +125,7 @@ def _context_findings(call: ToolCall, prompt: Prompt, catalog: Catalog) -> Itera
     for name, value in context.items():
         if name not in faulty and _is_placeholder(name, value, name in may_be_empty):
             yield Finding(f"context.placeholder:{name}", f"{name} is the placeholder {value!r}.")
-    for name, given in given_ids(prompt.system or "", catalog.id_fields).items():
+    for name, given in given_ids(prompt.system or "", tuple(catalog.id_patterns.items())).items():
         if name not in faulty and context.get(name) not in given:
             yield Finding(f"context.wrong_id:{name}", f"{name} is not the one that the system prompt gives.")
 
@@ -145,12 +145,15 @@ def _fields_that_may_be_empty(catalog: Catalog) -> set[str]:
 
 
 @lru_cache(maxsize=1024)
-def given_ids(system: str, id_fields: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
-    """The ids a system prompt hands out as `sessionId: "session_..."`: field -> values; absent where it gives none."""
-    given = {
-        name: frozenset(re.findall(rf'\b{re.escape(name)}["`*]*\s*[:=]\s*["`*]*([\w.-]+)', system))
-        for name in id_fields
-    }
+def given_ids(system: str, id_patterns: tuple[tuple[str, re.Pattern[str]], ...]) -> Mapping[str, frozenset[str]]:
+    """The ids a system prompt hands out as `sessionId: "session_..."`: field -> values; absent where it gives none.
+
+    What has not the form of the field is no id: a placeholder in an example, a word of the text.
+    """
+    given = {}
+    for name, pattern in id_patterns:
+        found = re.findall(rf'\b{re.escape(name)}["`*]*\s*[:=]\s*["`*]*([\w.-]+)', system)
+        given[name] = frozenset(value.rstrip(".") for value in found if pattern.search(value.rstrip(".")))
     return {name: values for name, values in given.items() if values}
 
 
@@ -200,7 +203,8 @@ def _findings_of(stage: str, error: "ValidationError") -> Iterator[Finding]:
 
 def _unlisted(error: "ValidationError") -> list[str]:
     listed = error.schema.get("properties", {})
-    return [name[:80] for name in error.instance if name not in listed]
+    patterns = [ecma_pattern(pattern) for pattern in error.schema.get("patternProperties", {})]
+    return [name[:80] for name in error.instance if name not in listed and not any(p.search(name) for p in patterns)]
 
 
 def _join(path: str, name: str) -> str:

@@ -109,6 +109,7 @@ class Generation:
             prompt_method=written.method,
             prompt_model=written.written_by,
             target_tool=prompt.expected_tools[0] if len(prompt.expected_tools) == 1 else None,
+            called_tools=[call.name[:80] for call in verdict.calls],
             model=self.model,
             seed=self.seed,
             temperature=options.temperature,

@@ -57,11 +57,11 @@ class Clients:
             self._answering = self._metered(client_from(self._args))
         return self._answering
 
-    def teacher(self, model: str, base_urls: Sequence[str]) -> ModelClient:
+    def teacher(self, model: str, base_urls: Sequence[str], api_key_env: str | None) -> ModelClient:
         """The client for a model that only writes prompts; --model itself is not loaded twice."""
         if model == self._args.model and not base_urls:
             return self.answering()
-        return self._metered(teacher_from(self._args, model, base_urls))
+        return self._metered(teacher_from(self._args, model, base_urls, api_key_env))
 
     def _metered(self, client: ModelClient) -> MeteredClient:
         self._made.append(MeteredClient(client, self.meter))

@@ -49,6 +49,7 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, num_examples_defaul
     group = parser.add_argument_group("output")
     group.add_argument(
         "--output",
+        type=_output,
         required=True,
         metavar="FILE.jsonl|-",
         help="where samples go; the same command run again resumes. '-' streams them to stdout",
@@ -66,6 +67,13 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, num_examples_defaul
         help="begin anew over an output that exists (default: %(default)s)",
     )
     group.add_argument("--verbose", action="store_true", help="show tracebacks and debug messages")
+
+
+def _output(text: str) -> str:
+    """An argparse type: '-', or a file name from which the names of the other files can be made."""
+    if text != "-" and (not text.endswith(".jsonl") or Path(text).is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a file name that ends in .jsonl nor -")
+    return text
 
 
 class span:  # reads like a type in add_argument(type=...)

@@ -6,7 +6,7 @@ header with the settings, then lines that are either samples, byte for byte as t
 a sample), so a run that is started again knows what is missing, at any concurrency and after any kind of death.
 """
 
-import contextlib
+import errno
 import json
 import os
 import sys
@@ -40,10 +40,12 @@ class Sink(Protocol):
 
     def add_reject(self, reject: Reject) -> None: ...
 
+    def seal(self) -> None: ...
+
 
 @dataclass
 class Tally:
-    """What a journal holds, counted. `tools` counts the target tools of the samples, those labelled true apart."""
+    """What a journal holds, counted. `tools` counts target tools, `tools_true` tools called by true samples."""
 
     labels: Counter[bool] = field(default_factory=Counter)
     rejects: Counter[str] = field(default_factory=Counter)
@@ -62,7 +64,8 @@ class Tally:
         self.errors.update(code.partition(":")[0] for code in metadata["errors"][:1])
         if tool := metadata["target_tool"]:
             self.tools[tool] += 1
-            self.tools_true[tool] += label
+        if label:
+            self.tools_true.update(metadata["called_tools"])
         self.prompt_tokens += metadata["prompt_tokens"] or 0
         self.completion_tokens += metadata["completion_tokens"] or 0
 
@@ -73,10 +76,13 @@ class StdoutSink:
     def __init__(self) -> None:
         self.tally = Tally()
         self._writing = threading.Lock()
+        self._is_open = True
 
     def add_sample(self, sample: Sample) -> None:
         data = sample.to_dict()
         with self._writing:
+            if not self._is_open:
+                return
             sys.stdout.buffer.write(to_json_line(data))
             sys.stdout.buffer.flush()
             self.tally.count(sample.label, data["metadata"])
@@ -85,14 +91,23 @@ class StdoutSink:
         with self._writing:
             self.tally.rejects[reject.reason] += 1
 
+    def seal(self) -> None:
+        """Take nothing more: what is still under way comes too late."""
+        with self._writing:
+            self._is_open = False
+
 
 class Journal:
     """An open journal, locked against a second run. Writing is safe from many threads."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        """Open or begin the journal at `path`. Raises JournalError where its settings differ, or a run holds it."""
+        """Open the journal at `path`. Raises JournalError where its settings differ, or another run holds it.
+
+        A new journal begins with its first entry: until then nothing is written, and `overwrite` destroys nothing.
+        """
         self.path = path
         self.tally = Tally()
+        self._settings = settings
         self._places = array("q")  # of each slot: twice the offset of its line, plus its label; -1 without a sample
         self._attempts: dict[int, int] = {}  # slot without a sample -> attempts made
         self._writing = threading.Lock()
@@ -100,44 +115,68 @@ class Journal:
         self._file: BinaryIO = path.open("ab+", buffering=0)
         try:
             _lock(self._file, path)
-            if overwrite:
-                self._file.truncate(0)
-            self._end = self._load(settings)
+            self._end = 0 if overwrite else self._load()
         except BaseException:
             self._file.close()
             raise
 
-    def _load(self, settings: Mapping[str, Any]) -> int:
-        """Read what is there, cut a torn last line off, and return the end."""
-        end = 0
+    @property
+    def has_entries(self) -> bool:
+        return bool(self.tally.samples or self.tally.rejects)
+
+    @property
+    def size(self) -> int:
+        """Bytes of this run's journal; 0 while it has no entries."""
+        return self._end
+
+    def _load(self) -> int:
+        """Read what is there, cut a torn last line off, and return the end; 0 for a journal without entries."""
+        header, end = None, 0
         self._file.seek(0)
         with open(self._file.fileno(), "rb", closefd=False) as lines:  # buffered, same file
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
-                self._index(line, end, settings)
+                if end == 0:
+                    header = self._parse(line, end).get("settings")
+                else:
+                    self._index(line, end)
                 end += len(line)
+        if not self.has_entries:
+            return 0
+        self._compare(header)
         if os.fstat(self._file.fileno()).st_size > end:
             self._file.truncate(end)
-        if end == 0:
-            end = self._write(to_json_line({"settings": settings}), 0)
         return end
 
-    def _index(self, line: bytes, offset: int, settings: Mapping[str, Any]) -> None:
+    def _index(self, line: bytes, offset: int) -> None:
+        entry = self._parse(line, offset)
         try:
-            entry = json.loads(line)
-            if offset == 0:
-                self._compare(entry["settings"], settings)
-            elif "reject" in entry:
+            if "reject" in entry:
                 self._note_reject(Reject(**entry["reject"]))
             else:
                 self._note_sample(entry["metadata"]["slot"], entry["label"], entry["metadata"], offset)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise JournalError(
-                f"{self.path} is damaged at byte {offset}: give another --output, or --overwrite to begin anew"
-            ) from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self._damaged(offset) from error
 
-    def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    def _parse(self, line: bytes, offset: int) -> dict[str, Any]:
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise self._damaged(offset) from error
+        if not isinstance(entry, dict):
+            raise self._damaged(offset)
+        return entry
+
+    def _damaged(self, offset: int) -> JournalError:
+        return JournalError(
+            f"{self.path} is damaged at byte {offset}: give another --output, or --overwrite to begin anew"
+        )
+
+    def _compare(self, found: Any) -> None:
+        if not isinstance(found, dict):
+            raise self._damaged(0)
+        wanted = self._settings
         different = [
             f"{name} was {_short(found.get(name))}, now {_short(wanted.get(name))}"
             for name in {**found, **wanted}
@@ -156,29 +195,42 @@ class Journal:
         line = to_json_line(data)
         with self._writing:
             if self._is_open:
-                offset = self._end
-                self._end = self._write(line, offset)
+                offset = self._write(line)
                 self._note_sample(sample.metadata.slot, sample.label, data["metadata"], offset)
 
     def add_reject(self, reject: Reject) -> None:
         line = to_json_line({"reject": reject.to_dict()})
         with self._writing:
             if self._is_open:
-                self._end = self._write(line, self._end)
+                self._write(line)
                 self._note_reject(reject)
 
-    def _write(self, line: bytes, offset: int) -> int:
-        """Append one whole line and return the new end; a line that does not fit is taken back."""
+    def _write(self, line: bytes) -> int:
+        """Append one whole line, after the header if it is the first, and return where it starts."""
+        if self._end == 0:
+            self._file.truncate(0)
+            self._end = self._append(to_json_line({"settings": self._settings}), 0)
+        start = self._end
+        self._end = self._append(line, start)
+        return start
+
+    def _append(self, line: bytes, offset: int) -> int:
+        """Write one line at the end, `offset`, and return the new end; a line that does not fit is taken back."""
         rest = memoryview(line)
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(offset)
             error.filename = error.filename or str(self.path)
+            self._take_back(offset)
             raise
         return offset + len(line)
+
+    def _take_back(self, offset: int) -> None:
+        try:
+            self._file.truncate(offset)
+        except OSError:
+            self._is_open = False  # a later line must not follow half of this one
 
     def _note_sample(self, slot: int, label: bool, metadata: Mapping[str, Any], offset: int) -> None:
         if slot >= len(self._places):
@@ -197,9 +249,12 @@ class Journal:
             self._is_open = False
 
     def close(self) -> None:
-        """Close the file and let go of the lock."""
+        """Close the file and let go of the lock; a file without a single byte goes."""
         self.seal()
+        is_empty = os.fstat(self._file.fileno()).st_size == 0
         self._file.close()
+        if is_empty:
+            self.path.unlink(missing_ok=True)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -245,4 +300,6 @@ def _lock(file: BinaryIO, path: Path) -> None:
             file.seek(1 << 40)  # far behind the end: Windows lets nobody else read what is locked
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            raise
         raise JournalError(f"another run is writing {path}: wait for it, or give another --output") from error

@@ -36,20 +36,20 @@ class OutputFiles:
         return self.samples.with_suffix(".run.json")
 
     def check(self, *, overwrite: bool) -> None:
-        """Raise UsageError where this run must not write: no folder, or a file that no journal vouches for."""
+        """Raise UsageError where this run must not write: no folder, or files that no journal vouches for."""
         if not self.samples.parent.is_dir():
             raise UsageError(f"there is no folder {self.samples.parent} for the output {self.samples.name}")
-        if self.samples.exists() and not self.journal.exists() and not overwrite:
+        strangers = [path.name for path in (self.samples, self.rejects, self.run) if path.exists()]
+        if strangers and not self.journal.exists() and not overwrite:
             raise UsageError(
-                f"{self.samples} exists and has no journal ({self.journal.name}), so it cannot be continued: "
-                "give another --output, or --overwrite to replace it"
+                f"{' and '.join(strangers)} in {self.samples.parent} can't be continued without {self.journal.name}: "
+                "give another --output, or --overwrite to replace what is there"
             )
 
-    def are_complete(self, tally: Tally) -> bool:
-        """Whether the output on disk was made from a journal that held just as much."""
+    def are_made_from(self, journal: Journal) -> bool:
+        """Whether the output on disk was made from all that the journal holds."""
         try:
-            run = json.loads(self.run.read_bytes())
-            return self.samples.is_file() and run["counts"] == _counts(tally)
+            return self.samples.is_file() and json.loads(self.run.read_bytes())["journal_bytes"] == journal.size
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -58,7 +58,7 @@ class OutputFiles:
         order = interleave(journal.offsets(True), journal.offsets(False))
         _write_atomically(self.samples, journal.sample_lines(order))
         _write_atomically(self.rejects, journal.reject_lines())
-        run = {**about, "settings": settings, "counts": _counts(journal.tally)}
+        run = {**about, "settings": settings, "counts": _counts(journal.tally), "journal_bytes": journal.size}
         _write_atomically(self.run, [json.dumps(run, indent=1).encode() + b"\n"])
 
 

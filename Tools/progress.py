@@ -57,14 +57,11 @@ class Progress:
         """A few lines: labels, top error codes, tools, tokens, time, and the share of worker slots on the wire."""
         tally, elapsed_s = self._tally, self._elapsed_s()
         busy = self._meter.wire_s / (elapsed_s * concurrency)
-        called = sum(1 for count in tally.tools_true.values() if count)
         lines = [
             f"{tally.samples} of {self._num_examples} samples: {self._counts()}",
             f"most frequent errors: {_top(tally.errors)}" if tally.errors else "",
             f"rejected for: {_top(tally.rejects)}" if tally.rejects else "",
-            f"tools: {len(tally.tools)} of {num_tools} asked for, {called} of them with a true sample"
-            if tally.tools
-            else "",
+            f"tools: {len(tally.tools)} of {num_tools} asked for, {len(tally.tools_true)} called in true samples",
             f"tokens: {tally.prompt_tokens} prompt, {tally.completion_tokens} completion in the samples; "
             f"{self._tokens_per_s():.0f} tok/s",
             f"time: {elapsed_s:.1f} s, {(tally.samples - self._samples_before) / elapsed_s:.1f} rows/s, "

@@ -34,7 +34,8 @@ MIN_WORDS, MAX_WORDS = 3, 80
 # -- text -> request ----------------------------------------------------------------------------------------------
 
 _LABEL = re.compile(
-    r"^[\s*_#>-]*(?:(?:(?:sure|certainly|of course|okay|ok|great)[,!.]?\s*)?here(?:'s| is| are)\b[^:\n]*"
+    r"^[\s*_#>-]*(?:(?:(?:sure|certainly|of course|okay|ok|great)[,!.]?\s*)?here(?:'s| is| are)\b[^:\n]{0,60}"
+    r"\b(?:one|examples?|requests?|prompts?|query|queries|questions?|tasks?)\b[^:\n]{0,60}"
     r"|(?:an? |the |your )?(?:realistic |example |sample )?(?:user )?(?:request|prompt|query|question|task)(?: ?\d+)?"
     r"|(?:an? |the )?user)"
     r"[\s*_]*:[\s*_]*",
@@ -52,6 +53,13 @@ _ABOUT_PROMPTS = re.compile(
 )
 
 
+_ANSWER = re.compile(
+    r"^(?:sure|certainly|of course)\b[,!.]|^i(?:'m| am) (?:an? (?:ai|assistant|language)|your|here to|happy to|sorry)\b"
+    r"|\bi can(?:not|'t)? (?:help|assist)\b|^(?:assistant|ai|user|human)\s*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
 def clean_request(text: str) -> str:
     """The request in what a model wrote, without labels and quotes around it. Raises UnusablePrompt."""
     request = text.strip()
@@ -64,6 +72,8 @@ def clean_request(text: str) -> str:
         raise UnusablePrompt("prompt.several", "a list instead of one request", text)
     if _ABOUT_PROMPTS.search(request):
         raise UnusablePrompt("prompt.about_prompts", "a text about requests instead of a request", text)
+    if _ANSWER.search(request):
+        raise UnusablePrompt("prompt.answer", "an answer or a dialogue instead of a request", text)
     words = len(request.split())
     if words < MIN_WORDS:
         raise UnusablePrompt("prompt.too_short", f"{words} words; a request has {MIN_WORDS} or more", text)
@@ -123,7 +133,7 @@ def load_templates(path: Path, catalog: Catalog) -> Templates:
     except OSError as error:
         raise UsageError(f"cannot read the templates {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f'the templates {path} need "templates", "slots" and "topics": {error!r}') from error
+        raise UsageError(f'the templates {path} are no JSON object with "templates", "slots", "topics"') from error
     if unknown_slots or unknown_tools or not templates.templates or not templates.topics:
         unknown = ", ".join(sorted(unknown_slots | unknown_tools)) or "an empty list"
         raise UsageError(f"the templates {path} do not fit the catalog {catalog.label}: {unknown}. See --templates")
@@ -139,13 +149,16 @@ class PromptWriter:
     def __init__(
         self,
         methods: Mapping[str, float],
-        templates: Templates,
+        templates: Templates | None,
         *,
         writers: Mapping[str, tuple[str, ModelClient]],
         max_tokens: int,
         temperature: tuple[float, float],
     ) -> None:
-        """`writers`: for the methods self and teacher, as far as used, the name of the model and its client."""
+        """`writers`: for the methods self and teacher, as far as used, the name of the model and its client.
+
+        The methods template and teacher need `templates`, the teacher for its topics.
+        """
         self._methods = methods
         self._templates = templates
         self._writers = writers
@@ -157,8 +170,7 @@ class PromptWriter:
         method = rng.choices(list(self._methods), weights=list(self._methods.values()))[0]
         if method == "template":
             return WrittenPrompt(self._templates.write(rng), method)
-        topic = rng.choice(self._templates.topics)
-        text = TEACHER_TEXT.format(topic=topic) if method == "teacher" else SEED_TEXT
+        text = SEED_TEXT if method == "self" else TEACHER_TEXT.format(topic=rng.choice(self._templates.topics))
         options = SamplingOptions(
             max_tokens=self._max_tokens,
             temperature=round(rng.uniform(*self._temperature), 3),
@@ -189,7 +201,7 @@ def parse_methods(text: str) -> dict[str, float]:
             methods[name] = 0
         if not 0 < methods[name] < float("inf"):
             raise argparse.ArgumentTypeError(f"the weight in {part!r} is not a number above 0")
-    return methods
+    return {name: methods[name] for name in METHODS if name in methods}  # the order they are drawn in
 
 
 def describe_methods(methods: Mapping[str, float]) -> dict[str, Any]:

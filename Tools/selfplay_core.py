@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import platform
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
-from Evaluator.errors import OK
+from Evaluator.errors import OK, UsageError
+from Evaluator.model_flags import check_model_arguments
 from Tools.attempts import Generation, PromptSource, Sampling
 from Tools.clients import Clients
 from Tools.journal import Journal, Sink, StdoutSink
@@ -45,6 +45,9 @@ class Plan:
 
 def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
     """Generate what `plan` asks for and return the exit status."""
+    check_model_arguments(args)
+    if args.output == "-" and args.overwrite:
+        raise UsageError("--overwrite is for files; --output - overwrites nothing")
     settings = {
         "source": plan.source,
         "model": args.model,
@@ -74,13 +77,19 @@ class Run:
         with self._signals:
             try:
                 return self._to_stdout() if self._args.output == "-" else self._to_files()
+            except KeyboardInterrupt:  # a signal before the work began
+                return self._signals.status
             finally:
                 self._clients.close()
 
     def _to_stdout(self) -> int:
         """Rows as they come; nothing is kept, so nothing can be continued."""
         slots = ((slot, 0) for slot in range(self._plan.num_examples))
-        return self._generate(StdoutSink(), slots)
+        sink = StdoutSink()
+        try:
+            return self._generate(sink, slots)
+        finally:
+            sink.seal()
 
     def _to_files(self) -> int:
         """The journal while it runs, the other files at the end, whatever the end was."""
@@ -88,7 +97,7 @@ class Run:
         files.check(overwrite=self._args.overwrite)
         journal = Journal(files.journal, self._settings, overwrite=self._args.overwrite)
         try:
-            if self._is_complete(journal) and files.are_complete(journal.tally):
+            if self._is_complete(journal) and files.are_made_from(journal):
                 log.info("%s holds %d samples already: nothing to do", files.samples, journal.tally.samples)
                 return OK
             try:
@@ -96,7 +105,8 @@ class Run:
                 return OK if self._is_complete(journal) else self._generate(journal, slots)
             finally:
                 journal.seal()
-                self._write(files, journal)
+                if journal.has_entries:
+                    self._write(files, journal)
         finally:
             journal.close()
 
@@ -106,13 +116,14 @@ class Run:
     def _generate(self, sink: Sink, slots: Iterator[tuple[int, int]]) -> int:
         """Fill `slots` and return the status; raises what made the workers fail."""
         workers = Workers(self._generation(), slots, sink, self._args.concurrency, self._clients.stop)
+        self._signals.interrupt = False
         with Progress(sink.tally, self._plan.num_examples, self._clients.meter) as progress:
             workers.start()
             self._catalog.compile()  # while the first answers are under way
             work_until_done(workers, self._signals, progress)
-        if not isinstance(workers.failure, BrokenPipeError):
+        if (sink.tally.samples or sink.tally.rejects) and not isinstance(workers.failure, BrokenPipeError):
             log.info("%s", progress.summary(self._args.concurrency, len(self._catalog.tools)))
-        if workers.failure:
+        if workers.failure and not self._signals.received:
             raise workers.failure
         return OK if self._is_complete(sink) else self._signals.status
 
@@ -132,7 +143,6 @@ class Run:
 
     def _write(self, files: OutputFiles, journal: Journal) -> None:
         about = {
-            "command": sys.argv,
             "num_examples": self._plan.num_examples,
             "is_complete": self._is_complete(journal),
             "generator": __version__,

@@ -71,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def generate(args: argparse.Namespace) -> int:
+    catalog = load_catalog(args.catalog)
     prompt_set = load_prompt_sets(args.prompt_set)
+    prompt_set.check_against(catalog)
     plan = Plan(
         source="guided",
         settings={"prompt_set": prompt_set.sha256, "num_variations": args.num_variations},
@@ -80,7 +82,7 @@ def generate(args: argparse.Namespace) -> int:
         prompts_in_turn=len(prompt_set.prompts),
         num_variations=args.num_variations,
     )
-    return run_plan(plan, args, load_catalog(args.catalog))
+    return run_plan(plan, args, catalog)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,11 +1,12 @@
 """v2, true self-play: the model writes the requests and answers them, without a system prompt; write labelled JSONL.
 
-    python Tools/selfplay_generator_v2.py --output selfplay.jsonl --num-examples 100
+    python Tools/selfplay_generator_v2.py --prompt-method template --output selfplay.jsonl --num-examples 100
 
 Requests come from the model itself, from templates, from a teacher model, or from a mix of these.
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,24 +14,33 @@ from pathlib import Path
 if not __package__:  # run as a file: behave like `python -m` from the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from Evaluator.catalog import Catalog, load_catalog
+from Evaluator.catalog import load_catalog
 from Evaluator.console import run_main
 from Evaluator.errors import UsageError
-from Evaluator.model_flags import add_model_arguments, number
+from Evaluator.model_flags import EMBEDDED, add_model_arguments, base_url, number
 from Tools.clients import Clients
 from Tools.generator_flags import add_judging_arguments, add_output_arguments, add_sampling_arguments, span
-from Tools.prompt_writer import DEFAULT_TEMPLATES, PromptWriter, describe_methods, load_templates, parse_methods
+from Tools.prompt_writer import (
+    DEFAULT_TEMPLATES,
+    PromptWriter,
+    Templates,
+    describe_methods,
+    load_templates,
+    parse_methods,
+)
 from Tools.selfplay_core import Plan, run_plan
+
+log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Let a model write requests and answer them; write the labelled answers as JSONL (v2, self-play).",
         epilog="examples:\n"
-        "  python Tools/selfplay_generator_v2.py --output selfplay.jsonl --num-examples 100\n"
+        "  python Tools/selfplay_generator_v2.py --prompt-method template --output selfplay.jsonl --num-examples 100\n"
         "  python Tools/selfplay_generator_v2.py --model my-sft-7b --prompt-method self:3,template:1 "
         "--concurrency 16 --output selfplay.jsonl --num-examples 2000\n"
-        "  python Tools/selfplay_generator_v2.py --output - --num-examples 5 | head -1",
+        "  python Tools/selfplay_generator_v2.py --prompt-method template --output - --num-examples 5 | head -1",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -58,9 +68,15 @@ def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--prompt-generator-base-url",
+        type=base_url,
         action="append",
         metavar="URL",
         help="endpoint of the teacher, repeatable; with it a claude-... is asked there too (default: as --base-url)",
+    )
+    group.add_argument(
+        "--prompt-generator-api-key-env",
+        metavar="NAME",
+        help="environment variable with the key for --prompt-generator-base-url (default: no key is sent there)",
     )
     group.add_argument(
         "--prompt-temperature",
@@ -85,17 +101,18 @@ def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_prompt_writer(args: argparse.Namespace, catalog: Catalog, clients: Clients) -> PromptWriter:
+def make_prompt_writer(args: argparse.Namespace, templates: Templates | None, clients: Clients) -> PromptWriter:
     """The writer that the flags ask for, with the clients it needs."""
     writers = {}
     if "self" in args.prompt_method:
         writers["self"] = (args.model, clients.answering())
     if "teacher" in args.prompt_method:
-        teacher = args.prompt_generator_model
-        writers["teacher"] = (teacher, clients.teacher(teacher, args.prompt_generator_base_url or ()))
+        teacher, urls = args.prompt_generator_model, args.prompt_generator_base_url or ()
+        key_env = args.prompt_generator_api_key_env or ("" if urls else None)
+        writers["teacher"] = (teacher, clients.teacher(teacher, urls, key_env))
     return PromptWriter(
         args.prompt_method,
-        load_templates(args.templates, catalog),
+        templates,
         writers=writers,
         max_tokens=args.prompt_max_tokens,
         temperature=args.prompt_temperature,
@@ -106,19 +123,24 @@ def generate(args: argparse.Namespace) -> int:
     catalog = load_catalog(args.catalog)
     args.prompt_method = args.prompt_method or {"teacher" if args.prompt_generator_model else "self": 1.0}
     if ("teacher" in args.prompt_method) != bool(args.prompt_generator_model):
-        raise UsageError("--prompt-method teacher and --prompt-generator-model belong together: give both or none")
+        raise UsageError("the method teacher among --prompt-method and --prompt-generator-model need each other")
+    if args.prompt_generator_base_url and not args.prompt_generator_model:
+        raise UsageError("--prompt-generator-base-url needs --prompt-generator-model, a model there")
+    templates = load_templates(args.templates, catalog) if {"template", "teacher"} & args.prompt_method.keys() else None
+    if args.model == EMBEDDED and not args.adapter and "self" in args.prompt_method:
+        log.warning("warning: the bundled model is too small to write requests; --prompt-method template is for it")
     settings = {
         "prompt_methods": describe_methods(args.prompt_method),
         "prompt_generator_model": args.prompt_generator_model,
         "prompt_temperature": list(args.prompt_temperature),
         "prompt_max_tokens": args.prompt_max_tokens,
-        "templates": load_templates(args.templates, catalog).sha256,
+        "templates": templates.sha256 if templates else None,
     }
     plan = Plan(
         source="self_play",
         settings=settings,
         num_examples=args.num_examples or 100,
-        prompt_source=lambda clients: make_prompt_writer(args, catalog, clients),
+        prompt_source=lambda clients: make_prompt_writer(args, templates, clients),
     )
     return run_plan(plan, args, catalog)
 

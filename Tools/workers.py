@@ -33,7 +33,7 @@ class NothingUsable(ReportedError):
     def __init__(self, rejects: int, last: Reject) -> None:
         super().__init__(
             f"{rejects} attempts in a row gave no sample, the last for {last.reason} ({last.sentence}). "
-            "The rejects file has their texts; the same command goes on"
+            "The rejects file has their texts; run the same command again to continue"
         )
 
 
@@ -108,10 +108,14 @@ class Workers:
 
 
 class Signals:
-    """SIGINT and SIGTERM, counted instead of killing, while the `with` block runs (main thread only)."""
+    """SIGINT and SIGTERM, counted instead of killing, while the `with` block runs (main thread only).
+
+    While `interrupt` is set they also raise KeyboardInterrupt, to end what waits for a file or a model to load.
+    """
 
     def __init__(self) -> None:
         self.received: list[int] = []
+        self.interrupt = True
 
     def __enter__(self) -> "Signals":
         self._former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -123,6 +127,8 @@ class Signals:
 
     def _note(self, number: int, _frame: object) -> None:
         self.received.append(number)
+        if self.interrupt:
+            raise KeyboardInterrupt
 
     @property
     def status(self) -> int:

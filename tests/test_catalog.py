@@ -57,6 +57,9 @@ def test_another_catalog_without_context_loads(tmp_path):
         ({**SMALL, "name": 3}, ['"name"', "a string"]),
         ({**SMALL, "tools": {"a": {}}}, ["the tool a", "parameters"]),
         ({**SMALL, "tools": {"a": {"parameters": {"type": "strnig"}}}}, ["parameters of a", "$.type", "strnig"]),
+        ({**SMALL, "tools": {"a": {"parameters": {"$ref": "#/$defs/x"}}}}, ["parameters of a", "#/$defs/x"]),
+        ({**SMALL, "tools": {"a": {"parameters": {"$ref": "http://elsewhere/x"}}}}, ["http://elsewhere/x"]),
+        ({**SMALL, "optional_for_every_tool": ["x"]}, ["optional_for_every_tool"]),
         ({**SMALL, "context": {"type": 5}}, ["the context", "$.type"]),
     ],
 )
@@ -83,6 +86,11 @@ def test_a_missing_catalog_is_named(tmp_path):
         ({"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}, {"a": 1, "b": 2}, True),
         ({"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}, {"c": 1}, False),
         ({"type": "object"}, {"anything": 1}, True),
+        ({"properties": {"a": {}}, "anyOf": [True]}, {"a": 1}, True),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"properties": {"a": {}}}}}, {"a": 1}, True),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"properties": {"a": {}}}}}, {"b": 1}, False),
+        ({"additionalProperties": {"properties": {"a": {}}}}, {"x": {"b": 1}}, False),
+        ({"prefixItems": [{"properties": {"a": {}}}]}, [{"b": 1}], False),
     ],
 )
 def test_closed_refuses_only_what_is_not_listed(schema, value, is_valid):

@@ -334,7 +334,11 @@ def test_a_reader_that_goes_away_ends_it_quietly(scripted):
     ("flags", "words"),
     [
         ([], "--output"),
-        (["--num-examples", "0"], "not between"),
+        (["--num-examples", "0"], "not 1 or more"),
+        (["--timeout", "inf"], "not 0.1 or more"),
+        (["--base-url", "localhost:1234/v1"], "http://"),
+        (["--output", "out.json"], ".jsonl"),
+        (["--output", ""], ".jsonl"),
         (["--temperature", "0.9-0.3"], "first number"),
         (["--temperature", "hot"], "neither a number nor a range"),
         (["--top-p", "1.5"], "not between"),
@@ -365,6 +369,89 @@ def test_a_missing_file_is_one_sentence_and_status_2(flags, words, out, capsys):
     assert words in said and said.count("\n") == 1 and "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model", "fake", "--adapter", "lora.gguf"], "--adapter"),
+        (["--base-url", "http://localhost:1/v1"], "--base-url needs --model"),
+        (["--output", "-", "--overwrite"], "--overwrite"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(flags, words, out, capsys):
+    assert v1(["--output", str(out), *flags]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_failed_start_leaves_nothing_in_the_way(scripted, out):
+    flags = ["--output", str(out), "--num-examples", "2"]
+    assert v1(["--model", "gone.gguf", *flags]) == 2
+    assert not list(out.parent.glob("out.*"))
+    assert v1(["--model", scripted("No."), *flags]) == 0
+
+
+def test_overwrite_destroys_nothing_before_it_has_something_new(scripted, out):
+    flags = ["--output", str(out), "--num-examples", "3"]
+    v1(["--model", scripted("No."), *flags])
+    before = {path.name: path.read_bytes() for path in out.parent.glob("out.*")}
+    assert v1(["--model", "gone.gguf", *flags, "--overwrite"]) == 2
+    assert {path.name: path.read_bytes() for path in out.parent.glob("out.*")} == before
+
+
+def test_an_overwriting_run_killed_before_its_end_is_not_taken_for_the_old_one(scripted, out):
+    flags = ["--model", scripted("No."), "--output", str(out), "--num-examples", "3"]
+    v1(flags)
+    old = {path: path.read_bytes() for path in (out, out.with_suffix(".run.json"))}
+    v1([*flags, "--seed", "9", "--overwrite"])
+    for path, data in old.items():  # as if it had been killed after the last sample
+        path.write_bytes(data)
+    assert v1([*flags, "--seed", "9"]) == 0
+    assert {row["metadata"]["seed"] for row in rows_of(out)} == {9}
+
+
+@pytest.mark.parametrize("suffix", [".rejects.jsonl", ".run.json"])
+def test_files_of_others_beside_the_output_are_left_alone(scripted, out, suffix, capsys):
+    other = out.with_suffix(suffix)
+    other.write_text("precious", encoding="utf-8")
+    assert v1(["--model", scripted("No."), "--output", str(out)]) == 2
+    assert other.read_text(encoding="utf-8") == "precious"
+    assert other.name in capsys.readouterr().err
+
+
+def test_another_catalog_works_with_its_own_prompts(scripted, out, tmp_path, capsys):
+    parameters = {"type": "object", "properties": {"is_on": {"type": "boolean"}}, "required": ["is_on"]}
+    catalog = {"name": "lamps", "server_version": "1", "tools": {"lamp_switch": {"parameters": parameters}}}
+    (tmp_path / "lamps.json").write_text(json.dumps(catalog), encoding="utf-8")
+    prompt = {"id": "on", "question": "Light on please", "expected_tools": ["lamp_switch"]}
+    (tmp_path / "set.json").write_text(json.dumps([prompt]), encoding="utf-8")
+    right = 'tool_call: lamp_switch\narguments: {"is_on": true}'
+    model = scripted({"content": "Please switch the light on.", "contains": SEED_TEXT[:30]}, right)
+    flags = ["--model", model, "--catalog", str(tmp_path / "lamps.json"), "--num-examples", "2"]
+    assert v1([*flags, "--output", str(out), "--prompt-set", str(tmp_path / "set.json")]) == 0
+    assert v2([*flags, "--output", str(tmp_path / "own.jsonl")]) == 0
+    assert all(row["label"] for row in rows_of(out) + rows_of(tmp_path / "own.jsonl"))
+    assert v1([*flags, "--output", str(tmp_path / "wrong.jsonl")]) == 2
+    assert "lamps@1 does not have" in capsys.readouterr().err
+
+
+def test_self_play_shows_the_tools_that_were_called(self_player, out, capsys):
+    v2(["--model", self_player, "--output", str(out), "--num-examples", "10"])
+    assert "1 called in true samples" in capsys.readouterr().err
+    assert {tuple(row["metadata"]["called_tools"]) for row in rows_of(out) if row["label"]} == {
+        ("vaultManager_moveNote",)
+    }
+
+
+def test_native_calls_have_one_shape_in_the_rows(model_server, out):
+    server = model_server()
+    arguments = {"context": {}, "path": "a.md"}
+    native = [{"id": 7, "index": 0, "function": {"name": "vaultManager_openNote", "arguments": arguments}}]
+    message = {"role": "assistant", "content": None, "tool_calls": native}
+    server.completion = lambda request, number: {"choices": [{"finish_reason": "tool_calls", "message": message}]}
+    assert v1(["--model", "fake", "--base-url", server.url, "--output", str(out), "--num-examples", "1"]) == 0
+    function = {"name": "vaultManager_openNote", "arguments": json.dumps(arguments)}
+    assert rows_of(out)[0]["conversations"][-1]["tool_calls"] == [{"id": "7", "type": "function", "function": function}]
+
+
 def test_a_missing_output_folder_is_status_2(scripted, tmp_path, capsys):
     assert v1(["--model", scripted("No."), "--output", str(tmp_path / "gone" / "out.jsonl")]) == 2
     assert "there is no folder" in capsys.readouterr().err
@@ -382,7 +469,7 @@ def test_a_refusing_endpoint_is_status_2_and_nothing_is_labelled(model_server, o
     assert v1(["--model", "fake", "--base-url", server.url, "--output", str(out)]) == 2
     assert words in capsys.readouterr().err
     assert server.count <= 4
-    assert not rows_of(out)
+    assert not list(out.parent.glob("out.*"))
 
 
 def test_an_absent_server_is_status_3(out, capsys):

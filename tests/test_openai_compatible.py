@@ -2,6 +2,7 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -130,6 +131,48 @@ def test_nothing_but_failures_gives_up(client_for, caplog):
     with pytest.raises(EndpointLost, match=r"connection refused.*--base-url"):
         client_for(unused_url(), give_up_after_s=0.5).complete(ASK, OPTIONS)
     assert 0.5 <= time.monotonic() - started < 4
+
+
+def test_one_request_that_hangs_does_not_end_a_healthy_run(model_server, client_for):
+    good, hanging = model_server(latency_s=0.01), model_server(faults={"never": 1})
+    client = client_for(good.url, hanging.url, concurrency=2, timeout_s=0.6, give_up_after_s=0.6)
+    stop_at = time.monotonic() + 2.5
+
+    def work():
+        while time.monotonic() < stop_at:
+            assert client.complete(ASK, OPTIONS)
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(work) for _ in range(3)]:
+            done.result()
+    assert hanging.count > 1
+
+
+def test_a_retry_after_of_nothing_is_no_spin(model_server, client_for):
+    server = model_server(faults={"429": 1}, retry_after="0")
+    client = client_for(server.url)
+    threading.Timer(1.0, client.stop).start()
+    with pytest.raises(Stopped):
+        client.complete(ASK, OPTIONS)
+    assert server.count < 15
+
+
+@pytest.mark.parametrize("body", ["[" * 200_000, '{"choices": [{"message": {"content": ["x"]}}]}', "null", "[]"])
+def test_odd_replies_are_garbage_and_no_crash(model_server, client_for, body):
+    server = model_server()
+    server.completion = lambda request, number: body
+    with pytest.raises(SampleFailed) as error:
+        client_for(server.url, max_retries=0).complete(ASK, OPTIONS)
+    assert error.value.reason == "endpoint.garbage"
+
+
+def test_an_answer_that_the_server_broke_off_is_no_data(model_server, client_for):
+    server = model_server()
+    choice = {"finish_reason": "abort", "message": {"role": "assistant", "content": "I will"}}
+    server.completion = lambda request, number: {"choices": [choice]}
+    with pytest.raises(SampleFailed) as error:
+        client_for(server.url, max_retries=0).complete(ASK, OPTIONS)
+    assert error.value.reason == "endpoint.broken_off"
 
 
 def test_work_is_shared_and_a_dead_endpoint_is_set_aside(model_server, client_for):

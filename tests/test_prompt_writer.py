@@ -35,6 +35,7 @@ def test_what_stands_around_a_request_is_taken_off(text):
         'In Meetings/Board.md replace "Budget: 40k" with "Budget: 45k".',
         "Could you find my note about 'sourdough' and open it?",
         "Create the note Ideas/Bench.md:\n- larch\n",
+        "Here are my two drafts, Toast.md and Eulogy.md: merge them.",
         'Create an agent "Haiku" with the prompt "Write a haiku".',
         "Write the prompt of my agent Haiku into Notes/Haiku.md.",
         "Please search for quarterly numbers, then list the three newest notes.",
@@ -56,6 +57,8 @@ def test_a_request_stays_as_it_is(request_text):
         ('Call it: {"name": "x", "arguments": {}}', "tool_call"),
         ("Write a prompt that asks the assistant to move a note.", "about_prompts"),
         ("A good user request for the vault would name a note.", "about_prompts"),
+        ("Move a.md to b.md\nAssistant: Sure, I moved it.", "answer"),
+        ("I am an assistant and cannot do that.", "answer"),
         ("As an AI, I cannot have requests of my own.", "about_prompts"),
     ],
 )

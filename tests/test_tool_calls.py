@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -95,6 +96,18 @@ def test_repeated_args_form_gives_several_calls():
         ("</tool_call>", "stray_marker"),
         ("<tool_call", "stray_marker"),
         ('{"name": "a", "arguments": {"x": 1}}', "bare_json"),
+        ('[TOOL_CALLS] [{"name": "a", "arguments": {}}]]', "trailing_text"),
+        ('[TOOL_CALLS] [{"name": "a", "arguments": {}}] , {"name": broken', "trailing_text"),
+        ('[TOOL_CALLS]a[ARGS]{"x": {}}}', "trailing_text"),
+        ("tool_call: a\narguments: {}\n}", "trailing_text"),
+        ('tool_call: a\narguments: {}\n\n{"name": "b", "arguments": {}}', "bare_json"),
+        ('{"arguments": {"x": 1}, "name": "a"}', "bare_json"),
+        ('{"tool_name": "a", "tool_input": {"x": 1}}', "bare_json"),
+        ("tool_call a_b\narguments {}", "stray_marker"),
+        ("tool call: a_b", "stray_marker"),
+        ('<|python_tag|>{"x": 1}', "stray_marker"),
+        ('<invoke name="a">', "stray_marker"),
+        ('functions.a:0{"x": 1}', "stray_marker"),
         ('Here:\n```json\n[{"name": "a", "arguments": {}}]\n```', "bare_json"),
         ('tool_call: a\narguments: {}\n<tool_call>{"name": "a", "arguments": {}}</tool_call>', "mixed_syntax"),
     ],
@@ -109,7 +122,10 @@ def test_a_broken_call_is_a_finding_and_never_plain_text(content, code):
         (["x"], "not_an_object"),
         ([{"function": None}], "not_an_object"),
         ([{"function": {"name": "", "arguments": "{}"}}], "missing_name"),
-        ([{"function": {"name": "a", "arguments": None}}], "arguments_not_object"),
+        ([{"function": {"name": "a", "arguments": None}}], "arguments_not_string"),
+        ([{"function": {"name": "a", "arguments": {"x": 1}}}], "arguments_not_string"),
+        ([{"function": {"name": "a", "arguments": "[]"}}], "arguments_not_object"),
+        ([{"type": "code", "function": {"name": "a", "arguments": "{}"}}], "not_an_object"),
         ([{"function": {"name": "a", "arguments": '{"x": '}}], "truncated_json"),
     ],
 )
@@ -129,6 +145,15 @@ def test_native_and_text_calls_in_one_turn_are_refused():
 def test_plain_text_has_neither_calls_nor_findings(content):
     turn = parse_text(content)
     assert (turn.calls, turn.findings, turn.syntax) == ((), (), None)
+
+
+@pytest.mark.parametrize(
+    "content", ["[TOOL_CALLS] " + "[" * 65 + '"' + '\\"' * 50_000, '{"name":' * 20_000, "tool_call: " * 20_000]
+)
+def test_what_a_looping_model_writes_is_read_in_linear_time(content):
+    started = time.process_time()
+    parse_text(content)
+    assert time.process_time() - started < 0.5
 
 
 json_values = st.recursive(

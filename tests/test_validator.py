@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -245,8 +246,14 @@ def test_without_a_system_prompt_any_well_formed_ids_pass(catalog, tool_prompts)
 
 def test_given_ids_are_read_from_the_session_context_only():
     system = '- sessionId: "session_1"\nworkspaceId = ws_2\n- Home (id: "ws_3")\nUse "default" as the workspaceId.'
-    fields = ("sessionId", "workspaceId", "absent")
+    fields = tuple((name, re.compile(r"^(session|ws)_\d\Z")) for name in ("sessionId", "workspaceId", "absent"))
     assert given_ids(system, fields) == {"sessionId": {"session_1"}, "workspaceId": {"ws_2"}}
+
+
+def test_given_ids_end_before_a_full_stop_and_are_never_placeholders():
+    fields = (("sessionId", re.compile(r"^session_\d\Z")),)
+    assert given_ids("Use sessionId: session_1.", fields) == {"sessionId": {"session_1"}}
+    assert given_ids('{"sessionId": "string"} or sessionId: "..."', fields) == {}
 
 
 @pytest.mark.parametrize(("makes_call", "label"), [(False, True), (True, False)])

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Unreachable
+from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Unreachable, retry_after_s
 from Evaluator.model_client import Completion, ConfigurationRefused, SamplingOptions
 from Evaluator.records import Message
 
@@ -22,12 +22,19 @@ class AnthropicMessagesClient:
     """Answers of one Claude model. `timeout_s` is the longest wait for an answer, in seconds."""
 
     def __init__(
-        self, model: str, *, timeout_s: float = 120.0, max_retries: int = 3, give_up_after_s: float = 120.0
+        self,
+        model: str,
+        *,
+        timeout_s: float = 120.0,
+        max_retries: int = 3,
+        give_up_after_s: float = 120.0,
+        use_proxy: bool = False,
     ) -> None:
         import anthropic  # takes a second: only where it is used
 
         self._model = model
-        self._sdk = anthropic.Anthropic(timeout=timeout_s, max_retries=0)
+        http_client = anthropic.DefaultHttpxClient(trust_env=use_proxy)
+        self._sdk = anthropic.Anthropic(timeout=timeout_s, max_retries=0, http_client=http_client)
         self._pool = EndpointPool([str(self._sdk.base_url)], max_retries=max_retries, give_up_after_s=give_up_after_s)
 
     def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
@@ -75,7 +82,7 @@ class AnthropicMessagesClient:
         """What to make of a status that is no success."""
         status = error.status_code
         if status in (429, 503, 529):
-            return Busy(f"{url} is busy (HTTP {status})", _seconds(error.response.headers.get("retry-after")))
+            return Busy(f"{url} is busy (HTTP {status})", retry_after_s(error.response.headers.get("retry-after")))
         if status >= 500 or status == 408:
             return Faulty(f"endpoint.http_{status}", f"{url} failed with HTTP {status}")
         if status in (401, 403):
@@ -104,10 +111,3 @@ def _completion(url: str, reply: "anthropic.types.Message", latency_s: float) ->
         raise Faulty("endpoint.empty", f"{url} sent an empty answer")
     message = Message("assistant", text)
     return Completion(message, finish_reason, reply.usage.input_tokens, reply.usage.output_tokens, latency_s)
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        return None if value is None else max(0.0, float(value))
-    except ValueError:
-        return None

@@ -62,7 +62,7 @@ def _start(path: Path, adapter: Path | None, slots: int, context_length: int, ke
     try:
         import xllamacpp
     except ImportError as error:
-        raise UsageError('the embedded engine needs xllamacpp: pip install "xllamacpp>=2026.10"') from error
+        raise UsageError('the embedded engine needs xllamacpp: pip install -e ".[embedded]"') from error
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     if adapter is not None:

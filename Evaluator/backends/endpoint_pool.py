@@ -3,10 +3,10 @@
 A backend makes one attempt and says how it failed; everything else is decided here.
 
 - Busy (429, 503): costs the sample nothing; all workers leave that endpoint alone for Retry-After, or a back-off.
-- Unreachable (refused, reset before an answer): costs nothing; the endpoint is set aside, then tried by one
-  request at a time until it answers.
-- Faulty (500, garbage, empty answer, timeout): counts against the sample's `max_retries`; three in a row set the
-  endpoint aside as well.
+- Unreachable (refused, not found): costs nothing; the endpoint is set aside, then tried by one request at a time
+  until it answers.
+- Faulty (500, garbage, empty answer, timeout, connection lost under way): counts against the sample's `max_retries`;
+  three in a row set the endpoint aside as well.
 """
 
 import logging
@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from email.utils import parsedate_to_datetime
 
 from Evaluator.model_client import Completion, EndpointLost, SampleFailed, Stopped
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 8.0
+SHORTEST_WAIT_S = 0.1
 FAULTS_BEFORE_SET_ASIDE = 3
 
 
@@ -30,6 +32,20 @@ class Busy(Exception):
     def __init__(self, sentence: str, retry_after_s: float | None = None) -> None:
         super().__init__(sentence)
         self.retry_after_s = retry_after_s
+
+
+def retry_after_s(header: str | None) -> float | None:
+    """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3); None without one."""
+    if header is None:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
 
 
 class Unreachable(Exception):
@@ -133,7 +149,7 @@ class EndpointPool:
             now = time.monotonic()
             endpoint.outstanding -= 1
             if self._failing_since is None:
-                self._failing_since = started
+                self._failing_since = now
             if started >= endpoint.failed_at:  # else the request failed together with one already counted
                 endpoint.failures += 1
                 endpoint.failed_at = now
@@ -144,7 +160,8 @@ class EndpointPool:
 
     def _set_aside(self, endpoint: _Endpoint, failure: Exception, now: float) -> None:
         if isinstance(failure, Busy):
-            wait_s = self._backoff_s(endpoint.failures) if failure.retry_after_s is None else failure.retry_after_s
+            asked_s = failure.retry_after_s
+            wait_s = self._backoff_s(endpoint.failures) if asked_s is None else max(asked_s, SHORTEST_WAIT_S)
         elif isinstance(failure, Unreachable) or endpoint.failures >= FAULTS_BEFORE_SET_ASIDE:
             wait_s = self._backoff_s(endpoint.failures)
             if not endpoint.is_set_aside:
@@ -162,5 +179,5 @@ class EndpointPool:
         if self._failing_since is not None and now - self._failing_since > self._give_up_after_s:
             raise EndpointLost(
                 f"no success for {self._give_up_after_s:g} s (last: {self._last_failure}). "
-                "Is the server up? The same command goes on later. See --base-url and --give-up-after."
+                "Is the server up? Run the same command again to continue. See --model, --base-url and --give-up-after."
             )

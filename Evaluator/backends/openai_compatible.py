@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any
 from weakref import WeakSet
 
@@ -14,7 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
-from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Unreachable
+from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Unreachable, retry_after_s
 from Evaluator.model_client import Completion, ConfigurationRefused, SampleFailed, SamplingOptions, cut_at_stop
 from Evaluator.records import Message
 
@@ -116,7 +115,7 @@ class OpenAICompatibleClient:
         """Raise what a status other than 200 means."""
         status, said = response.status_code, _error_text(response)
         if status in (429, 503):
-            raise Busy(f"{url} is busy (HTTP {status})", _retry_after_s(response))
+            raise Busy(f"{url} is busy (HTTP {status})", retry_after_s(response.headers.get("Retry-After")))
         if status >= 500 or status == 408:
             raise Faulty(f"endpoint.http_{status}", f"{url} failed with HTTP {status}: {said}")
         if status == 400 and _is_context_overflow(said):
@@ -186,26 +185,11 @@ def _connection_failure(url: str, error: requests.ConnectionError) -> Exception:
     return Unreachable(f"no reply from {url} ({refused})")
 
 
-def _retry_after_s(response: requests.Response) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3); None without one."""
-    value = response.headers.get("Retry-After")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
-
-
 def _error_text(response: requests.Response) -> str:
     try:
         error = json.loads(response.content)["error"]
         text = error["message"] if isinstance(error, dict) else error
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = response.content[:200].decode("utf-8", errors="replace")
     return " ".join(str(text).split())[:300] or "nothing more"
 
@@ -220,19 +204,37 @@ def _completion(url: str, body: bytes, stop: Sequence[str], latency_s: float) ->
         data = json.loads(body)
         choice = data["choices"][0]
         message, finish_reason = choice["message"], choice.get("finish_reason")
-        content, tool_calls = message.get("content"), message.get("tool_calls") or ()
+        content = message.get("content")
+        tool_calls = tuple(_native_call(entry) for entry in message.get("tool_calls") or ())
         usage = data.get("usage") or {}
-        if not isinstance(content, str | None) or not isinstance(tool_calls, list | tuple):
-            raise TypeError
         tokens = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        if not isinstance(content, str | None):
+            raise TypeError
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise Faulty("endpoint.garbage", f"{url} sent a reply that is no chat completion") from error
+    if finish_reason in _BROKEN_OFF:
+        raise Faulty("endpoint.broken_off", f"{url} broke the answer off ({finish_reason})")
     if content:
         content, was_cut = cut_at_stop(content, stop)
         finish_reason = "stop" if was_cut else finish_reason
     if not (content and content.strip()) and not tool_calls and finish_reason != "length":
         raise Faulty("endpoint.empty", f"{url} sent an empty answer")
-    return Completion(Message("assistant", content, tuple(tool_calls)), finish_reason, *tokens, latency_s)
+    return Completion(Message("assistant", content, tool_calls), finish_reason, *tokens, latency_s)
+
+
+_BROKEN_OFF = ("abort", "aborted", "cancelled", "content_filter", "error", "timeout")
+"""Finish reasons of answers that the server did not let the model end."""
+
+
+def _native_call(entry: Any) -> dict[str, Any]:
+    """A native call with OpenAI's keys alone and the arguments as a string, so that all rows have one schema."""
+    function = entry["function"]
+    arguments = function["arguments"]
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    call_id = entry.get("id")
+    function = {"name": str(function["name"]), "arguments": arguments}
+    return {"id": None if call_id is None else str(call_id), "type": "function", "function": function}
 
 
 def _count(value: Any) -> int | None:
