@@ -74,6 +74,7 @@ class Progress:
         return f"{tally.labels[True]} true, {tally.labels[False]} false, {tally.rejects.total()} rejected"
 
     def _elapsed_s(self) -> float:
+        """Seconds since the first request could start."""
         return max(time.monotonic() - self._started, 1e-6)
 
     def _tokens_per_s(self) -> float:

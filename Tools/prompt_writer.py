@@ -63,7 +63,8 @@ _ANSWER = re.compile(
 def clean_request(text: str) -> str:
     """The request in what a model wrote, without labels and quotes around it. Raises UnusablePrompt."""
     request = text.strip()
-    if parse_text(request).calls or parse_text(request).findings:
+    turn = parse_text(request)
+    if turn.calls or turn.findings:
         raise UnusablePrompt("prompt.tool_call", "a tool call instead of a request", text)
     request = _unwrapped(request)
     if not request:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ class Run:
         self._catalog = catalog
         self._clients = Clients(args)
         self._signals = Signals()
+        self._started: float | None = None
 
     def run(self) -> int:
         with self._signals:
@@ -117,6 +119,7 @@ class Run:
         """Fill `slots` and return the status; raises what made the workers fail."""
         workers = Workers(self._generation(), slots, sink, self._args.concurrency, self._clients.stop)
         self._signals.interrupt = False
+        self._started = time.monotonic()
         with Progress(sink.tally, self._plan.num_examples, self._clients.meter) as progress:
             workers.start()
             self._catalog.compile()  # while the first answers are under way
@@ -145,6 +148,7 @@ class Run:
         about = {
             "num_examples": self._plan.num_examples,
             "is_complete": self._is_complete(journal),
+            "elapsed_s": round(time.monotonic() - self._started, 3) if self._started else None,
             "generator": __version__,
             "python": platform.python_version(),
             "catalog": self._catalog.label,
