@@ -5,8 +5,8 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.errors import UsageError
 from Evaluator.model_client import ModelClient
 
@@ -115,7 +115,7 @@ def client_from(
             adapter=adapter,
             slots=args.concurrency,
             context_length=args.context_length,
-            **_patience(args),
+            patience=_patience(args),
         )
     from Evaluator.backends.openai_compatible import OpenAICompatibleClient
 
@@ -126,7 +126,7 @@ def client_from(
         api_key_env=api_key_env,
         concurrency=args.concurrency,
         use_proxy=args.use_proxy,
-        **_patience(args),
+        patience=_patience(args),
     )
 
 
@@ -138,7 +138,7 @@ def teacher_from(
         return client_from(args, model, base_urls, api_key_env)
     from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
 
-    return AnthropicMessagesClient(model, use_proxy=args.use_proxy, **_patience(args))
+    return AnthropicMessagesClient(model, use_proxy=args.use_proxy, patience=_patience(args))
 
 
 def base_url(text: str) -> str:
@@ -156,8 +156,8 @@ def _api_key(variable: str) -> str | None:
     return key or None
 
 
-def _patience(args: argparse.Namespace) -> dict[str, Any]:
-    return {"timeout_s": args.timeout, "max_retries": args.max_retries, "give_up_after_s": args.give_up_after}
+def _patience(args: argparse.Namespace) -> Patience:
+    return Patience(args.timeout, args.max_retries, args.give_up_after)
 
 
 def is_embedded(model: str) -> bool:

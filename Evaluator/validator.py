@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from Evaluator.catalog import CONTEXT, Catalog, ecma_pattern
+from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.records import CHECKS, Finding, Message, Prompt, ToolCall, Verdict
+from Evaluator.schemas import ecma_pattern
 from Evaluator.tool_calls import parse_turn
 
 if TYPE_CHECKING:
@@ -121,11 +122,10 @@ def _context_findings(call: ToolCall, prompt: Prompt, catalog: Catalog) -> Itera
     if not isinstance(context, dict):
         return
     faulty = {fault.code.partition(":")[2] for fault in faults}
-    may_be_empty = _fields_that_may_be_empty(catalog)
     for name, value in context.items():
-        if name not in faulty and _is_placeholder(name, value, name in may_be_empty):
+        if name not in faulty and _is_placeholder(name, value, name in catalog.fields_that_may_be_empty):
             yield Finding(f"context.placeholder:{name}", f"{name} is the placeholder {value!r}.")
-    for name, given in given_ids(prompt.system or "", tuple(catalog.id_patterns.items())).items():
+    for name, given in given_ids(prompt.system or "", catalog.id_patterns).items():
         if name not in faulty and context.get(name) not in given:
             yield Finding(f"context.wrong_id:{name}", f"{name} is not the one that the system prompt gives.")
 
@@ -137,11 +137,6 @@ def _is_placeholder(name: str, value: Any, may_be_empty: bool) -> bool:
     if may_be_empty and (not text or text.lower() in _ABSENT):
         return False
     return not text or text.lower() == name.lower() or bool(_PLACEHOLDER.fullmatch(text))
-
-
-def _fields_that_may_be_empty(catalog: Catalog) -> set[str]:
-    properties = (catalog.context or {}).get("properties", {})
-    return {name for name, schema in properties.items() if not schema.get("minLength")}
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from Evaluator.errors import UsageError
-from Tools.journal import Journal, Tally
+from Tools.journal import Journal
+from Tools.sinks import Tally
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from Evaluator.errors import OK, UsageError
 from Evaluator.model_flags import check_model_arguments
 from Tools.attempts import Generation, PromptSource, Sampling
 from Tools.clients import Clients
-from Tools.journal import Journal, Sink, StdoutSink
+from Tools.journal import Journal
 from Tools.output_files import OutputFiles
 from Tools.progress import Progress
-from Tools.workers import Signals, Workers, work_until_done
+from Tools.signals import Signals
+from Tools.sinks import Sink, StdoutSink
+from Tools.workers import Workers, work_until_done
 
 log = logging.getLogger(__name__)
 

@@ -108,7 +108,7 @@ def make_prompt_writer(args: argparse.Namespace, templates: Templates | None, cl
         writers["self"] = (args.model, clients.answering())
     if "teacher" in args.prompt_method:
         teacher, urls = args.prompt_generator_model, args.prompt_generator_base_url or ()
-        key_env = args.prompt_generator_api_key_env or ("" if urls else None)
+        key_env = (args.prompt_generator_api_key_env or "") if urls else None
         writers["teacher"] = (teacher, clients.teacher(teacher, urls, key_env))
     return PromptWriter(
         args.prompt_method,
@@ -123,9 +123,11 @@ def generate(args: argparse.Namespace) -> int:
     catalog = load_catalog(args.catalog)
     args.prompt_method = args.prompt_method or {"teacher" if args.prompt_generator_model else "self": 1.0}
     if ("teacher" in args.prompt_method) != bool(args.prompt_generator_model):
-        raise UsageError("the method teacher among --prompt-method and --prompt-generator-model need each other")
+        raise UsageError("the method teacher needs --prompt-generator-model, and that flag needs the method teacher")
     if args.prompt_generator_base_url and not args.prompt_generator_model:
         raise UsageError("--prompt-generator-base-url needs --prompt-generator-model, a model there")
+    if args.prompt_generator_api_key_env and not args.prompt_generator_base_url:
+        raise UsageError("--prompt-generator-api-key-env is for --prompt-generator-base-url, which is not given")
     templates = load_templates(args.templates, catalog) if {"template", "teacher"} & args.prompt_method.keys() else None
     if args.model == EMBEDDED and not args.adapter and "self" in args.prompt_method:
         log.warning("warning: the bundled model is too small to write requests; --prompt-method template is for it")

@@ -1,21 +1,21 @@
-"""Threads that fill slots with samples, and how signals end them.
+"""Threads that fill slots with samples.
 
 Workers run freely: each takes the next slot, gets a prompt, asks the model, judges the answer and writes it down. No
 stage or batch waits for another, and nothing queues up, so memory does not grow with the number of samples.
 """
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-from Evaluator.errors import INTERRUPTED, OK, STOPPED_EARLY, ReportedError
+from Evaluator.errors import STOPPED_EARLY, ReportedError
 from Evaluator.model_client import Stopped
 from Evaluator.records import Reject, Sample
 from Tools.attempts import Generation
-from Tools.journal import Sink
 from Tools.progress import Progress
+from Tools.signals import Signals
+from Tools.sinks import Sink
 
 log = logging.getLogger(__name__)
 
@@ -105,37 +105,6 @@ class Workers:
             if rejects >= self._hopeless_after:
                 raise NothingUsable(rejects, made)
             attempt += 1
-
-
-class Signals:
-    """SIGINT and SIGTERM, counted instead of killing, while the `with` block runs (main thread only).
-
-    While `interrupt` is set they also raise KeyboardInterrupt, to end what waits for a file or a model to load.
-    """
-
-    def __init__(self) -> None:
-        self.received: list[int] = []
-        self.interrupt = True
-
-    def __enter__(self) -> "Signals":
-        self._former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: object) -> None:
-        self.received.append(number)
-        if self.interrupt:
-            raise KeyboardInterrupt
-
-    @property
-    def status(self) -> int:
-        """The exit status these signals ask for; OK without any."""
-        if not self.received:
-            return OK
-        return INTERRUPTED if signal.SIGINT in self.received else STOPPED_EARLY
 
 
 def work_until_done(workers: Workers, signals: Signals, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
+from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.model_client import ConfigurationRefused, EndpointLost, SampleFailed, SamplingOptions
 from Evaluator.records import Message
 from tests.fakes.anthropic_server import FakeAnthropicServer
@@ -19,7 +20,7 @@ def teacher(monkeypatch):
         servers.append(FakeAnthropicServer(*replies).__enter__())
         monkeypatch.setenv("ANTHROPIC_BASE_URL", servers[-1].url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test-secret")
-        return AnthropicMessagesClient(model, **{"timeout_s": 5.0, **options}), servers[-1]
+        return AnthropicMessagesClient(model, patience=Patience(**{"timeout_s": 5.0, **options})), servers[-1]
 
     yield make
     for server in servers:

@@ -3,7 +3,11 @@ import json
 import pytest
 from jsonschema import Draft202012Validator
 
-from Evaluator.catalog import DEFAULT_CATALOG, CatalogError, check_schemas, closed, load_catalog
+from Evaluator.catalog import DEFAULT_CATALOG, CatalogError, check_schemas, load_catalog
+from Evaluator.records import Prompt, ToolCall
+from Evaluator.schemas import closed
+from Evaluator.tool_calls import render_turn
+from Evaluator.validator import validate
 
 SMALL = {
     "name": "lamps",
@@ -40,6 +44,12 @@ def write(tmp_path, data):
     path = tmp_path / "catalog.json"
     path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
     return path
+
+
+def test_a_context_field_may_have_the_schema_true(tmp_path):
+    catalog = load_catalog(write(tmp_path, {**SMALL, "context": {"type": "object", "properties": {"why": True}}}))
+    call = ToolCall("lamp_switch", {"context": {"why": "dark"}, "is_on": True})
+    assert validate(render_turn([call]), Prompt("p", "q"), catalog).label
 
 
 def test_another_catalog_without_context_loads(tmp_path):

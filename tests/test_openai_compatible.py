@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.backends.openai_compatible import OpenAICompatibleClient
 from Evaluator.model_client import (
     ConfigurationRefused,
@@ -26,7 +27,9 @@ def client_for():
     made = []
 
     def make(*urls, **options):
-        made.append(OpenAICompatibleClient("fake-model", urls, **{"timeout_s": 5.0, **options}))
+        known = {name: options.pop(name) for name in ("max_retries", "give_up_after_s") if name in options}
+        patience = Patience(timeout_s=options.pop("timeout_s", 5.0), **known)
+        made.append(OpenAICompatibleClient("fake-model", urls, patience=patience, **options))
         return made[-1]
 
     yield make

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Unreachable, retry_after_s
+from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Patience, Unreachable, retry_after_s
 from Evaluator.model_client import Completion, ConfigurationRefused, SamplingOptions
 from Evaluator.records import Message
 
@@ -19,23 +19,21 @@ _FINISH_REASONS = {"max_tokens": "length", "end_turn": "stop", "stop_sequence": 
 
 
 class AnthropicMessagesClient:
-    """Answers of one Claude model. `timeout_s` is the longest wait for an answer, in seconds."""
+    """Answers of one Claude model."""
 
     def __init__(
         self,
         model: str,
         *,
-        timeout_s: float = 120.0,
-        max_retries: int = 3,
-        give_up_after_s: float = 120.0,
+        patience: Patience = Patience(),  # noqa: B008  # frozen
         use_proxy: bool = False,
     ) -> None:
         import anthropic  # takes a second: only where it is used
 
         self._model = model
         http_client = anthropic.DefaultHttpxClient(trust_env=use_proxy)
-        self._sdk = anthropic.Anthropic(timeout=timeout_s, max_retries=0, http_client=http_client)
-        self._pool = EndpointPool([str(self._sdk.base_url)], max_retries=max_retries, give_up_after_s=give_up_after_s)
+        self._sdk = anthropic.Anthropic(timeout=patience.timeout_s, max_retries=0, http_client=http_client)
+        self._pool = EndpointPool([str(self._sdk.base_url)], patience)
 
     def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
         return self._pool.call(lambda url: self._attempt(url, messages, options))

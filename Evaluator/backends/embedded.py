@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.backends.openai_compatible import OpenAICompatibleClient
 from Evaluator.errors import UsageError
 from Evaluator.model_client import Completion, SamplingOptions
@@ -28,9 +29,7 @@ class EmbeddedClient:
         adapter: Path | None = None,
         slots: int = 4,
         context_length: int = 2048,
-        timeout_s: float = 120.0,
-        max_retries: int = 3,
-        give_up_after_s: float = 120.0,
+        patience: Patience = Patience(),  # noqa: B008  # frozen
     ) -> None:
         key = secrets.token_urlsafe(32)
         self._server = _start(path, adapter, slots, context_length, key)
@@ -39,9 +38,7 @@ class EmbeddedClient:
             [f"{self._server.listening_address}/v1"],
             api_key=key,
             concurrency=slots,
-            timeout_s=timeout_s,
-            max_retries=max_retries,
-            give_up_after_s=give_up_after_s,
+            patience=patience,
         )
 
     def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:

@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from Evaluator.model_client import Completion, EndpointLost, SampleFailed, Stopped
@@ -24,6 +25,16 @@ FIRST_BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 8.0
 SHORTEST_WAIT_S = 0.1
 FAULTS_BEFORE_SET_ASIDE = 3
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long endpoints are borne with, in seconds: the longest silence of one request, and the longest time without
+    any success; and how often one sample is tried again after a fault."""
+
+    timeout_s: float = 120.0
+    max_retries: int = 3
+    give_up_after_s: float = 120.0
 
 
 class Busy(Exception):
@@ -76,10 +87,10 @@ class _Endpoint:
 class EndpointPool:
     """Shares requests among `urls` by outstanding requests, and decides about every failure."""
 
-    def __init__(self, urls: Sequence[str], *, max_retries: int, give_up_after_s: float) -> None:
+    def __init__(self, urls: Sequence[str], patience: Patience) -> None:
         self._endpoints = [_Endpoint(url) for url in urls]
-        self._max_retries = max_retries
-        self._give_up_after_s = give_up_after_s
+        self._max_retries = patience.max_retries
+        self._give_up_after_s = patience.give_up_after_s
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._failing_since: float | None = None

@@ -13,7 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
-from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Unreachable, retry_after_s
+from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Patience, Unreachable, retry_after_s
 from Evaluator.model_client import Completion, ConfigurationRefused, SampleFailed, SamplingOptions, cut_at_stop
 from Evaluator.records import Message
 
@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S = 10.0
 class OpenAICompatibleClient:
     """Answers from one model on one or several endpoints, each a base URL that ends in `/v1`.
 
-    `timeout_s` is the longest silence on the wire, in seconds; waiting for a free endpoint does not count.
+    The timeout is the longest silence on the wire; waiting for a free endpoint does not count.
     """
 
     def __init__(
@@ -34,21 +34,19 @@ class OpenAICompatibleClient:
         api_key: str | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         concurrency: int = 1,
-        timeout_s: float = 120.0,
-        max_retries: int = 3,
-        give_up_after_s: float = 120.0,
+        patience: Patience = Patience(),  # noqa: B008  # frozen
         use_proxy: bool = False,
     ) -> None:
         self._model = model
         self._api_key_env = api_key_env
-        self._timeout = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
+        self._timeout = (min(CONNECT_TIMEOUT_S, patience.timeout_s), patience.timeout_s)
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._proxies = {url: get_environ_proxies(url) if use_proxy else {} for url in base_urls}
         self._adapter = _InterruptibleAdapter(len(base_urls), concurrency)
         self._of_thread = threading.local()
-        self._pool = EndpointPool(base_urls, max_retries=max_retries, give_up_after_s=give_up_after_s)
+        self._pool = EndpointPool(base_urls, patience)
 
     def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
         body = json.dumps(self._request_body(messages, options)).encode()

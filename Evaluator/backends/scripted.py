@@ -26,7 +26,7 @@ class ScriptedClient:
         asked = messages[-1].content or ""
         fitting = [reply for reply in self._replies if reply.get("contains") and reply["contains"] in asked]
         fitting = fitting or [reply for reply in self._replies if not reply.get("contains")] or self._replies
-        reply = fitting[zlib.crc32(f"{options.seed}:{asked}".encode()) % len(fitting)]
+        reply = fitting[zlib.crc32(f"{options.seed}:{asked}".encode(errors="replace")) % len(fitting)]
         content = reply.get("content")
         if content:
             content, _ = cut_at_stop(content, options.stop)
