@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -45,6 +45,26 @@ class Tool:
     @cached_property
     def validator(self) -> "Draft202012Validator":
         return compile_schema(self.parameters)
+
+    @cached_property
+    def fixed_words(self) -> frozenset[str]:
+        """Strings that the schema itself names as values: members of an enum, constants, defaults."""
+        return frozenset(_fixed_words(self.parameters))
+
+
+def _fixed_words(schema: Any) -> Iterator[str]:
+    if isinstance(schema, list):
+        for one in schema:
+            yield from _fixed_words(one)
+    elif isinstance(schema, dict):
+        named = [*_list(schema.get("enum")), *_list(schema.get("default")), schema.get("const")]
+        yield from (value for value in named if isinstance(value, str))
+        for one in schema.values():
+            yield from _fixed_words(one)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True)

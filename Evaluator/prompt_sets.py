@@ -1,7 +1,8 @@
 """Prompt sets: JSON files of prompts with what is known about their right answers.
 
 A file is {"name": ..., "prompts": [PROMPT, ...]}, or just the list. A prompt is {"id", "question"} and, as far as
-known, "system", "tags", "expected_tools", "expects_call" and "expected_call" {"name", "arguments"}.
+known, "system", "tags", "expected_tools", "expects_call", "expected_call" {"name", "arguments"}, "vault" (the name of
+a bundled one) and "goal" (see vault.goals).
 """
 
 import hashlib
@@ -13,10 +14,14 @@ from typing import Any
 
 from Evaluator.catalog import Catalog
 from Evaluator.errors import UsageError
+from Evaluator.goal_checks import goal_fault
 from Evaluator.records import Prompt, ToolCall
+from Evaluator.vault.loading import load_fixture
 
 TOOL_PROMPTS = Path(__file__).parent / "prompts" / "tool_prompts.json"
 """One prompt for each of the 47 tools."""
+HELDOUT_PROMPTS = TOOL_PROMPTS.with_name("heldout_prompts.json")
+"""Five prompts for each of the 47 tools, on other vaults: only for measuring, no generator reads them."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class PromptSet:
     sha256: str
 
     def check_against(self, catalog: Catalog) -> None:
-        """Raise UsageError where a prompt expects a tool that the catalog does not have."""
+        """Raise UsageError where a prompt expects a tool that the catalog does not have, or has a worthless goal."""
         for prompt in self.prompts:
             for name in prompt.expected_tools:
                 if name not in catalog.tools:
@@ -35,6 +40,9 @@ class PromptSet:
                         f"the prompt {prompt.id} expects {name}, which the catalog {catalog.label} does not have "
                         f"(nearest: {catalog.nearest_tool(name)}): give a --prompt-set for this catalog"
                     )
+            fault = goal_fault(prompt, catalog)
+            if fault:
+                raise UsageError(f"the prompt {prompt.id} cannot be used: {fault}")
 
 
 def load_prompt_sets(paths: Sequence[Path]) -> PromptSet:
@@ -81,6 +89,8 @@ _KINDS: dict[str, type] = {
     "expected_tools": list,
     "expects_call": bool,
     "expected_call": dict,
+    "vault": str,
+    "goal": dict,
 }
 _KIND_NAMES = {str: "string", list: "list", bool: "true or false", dict: "object"}
 
@@ -112,4 +122,6 @@ def _prompt_from(where: str, entry: Any) -> Prompt:
         expected_tools=tuple(entry.get("expected_tools", ())),
         expects_call=entry.get("expects_call", True),
         expected_call=ToolCall(call["name"], call["arguments"]) if call else None,
+        vault=load_fixture(entry["vault"]) if entry.get("vault") else None,
+        goal=entry.get("goal"),
     )

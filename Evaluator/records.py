@@ -6,7 +6,11 @@ The one place that knows the field names. Standard library only.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from Evaluator.vault.changes import Changes
+    from Evaluator.vault.state import Vault
 
 CHECKS = ("parse", "tool", "context", "parameters", "relevance", "grounding", "execution")
 """The checks of a label in their order: a later one is made only when the former passed."""
@@ -48,7 +52,8 @@ class Prompt:
     """What a model is asked, and what is known about the right answer.
 
     `expected_tools` names the tools to be called, a tool twice if it is to be called twice (empty: not known).
-    `expects_call` is False where an answer without any tool call is the right one.
+    `expects_call` is False where an answer without any tool call is the right one. `vault` is what the calls are run
+    on, `goal` (see vault.goals) what they must have done there, `earlier` the turns before the question.
     """
 
     id: str
@@ -58,10 +63,13 @@ class Prompt:
     expected_tools: Sequence[str] = ()
     expects_call: bool = True
     expected_call: ToolCall | None = None
+    vault: "Vault | None" = None
+    goal: Mapping[str, Any] | None = None
+    earlier: Sequence[Message] = ()
 
     def messages(self) -> list[Message]:
         system = [Message("system", self.system)] if self.system else []
-        return [*system, Message("user", self.question)]
+        return [*system, *self.earlier, Message("user", self.question)]
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,9 @@ class SampleMetadata:
     prompt_method: str
     prompt_model: str | None
     target_tool: str | None
+    expected_tools: Sequence[str]
+    vault: str | None
+    goal: str | None
     called_tools: Sequence[str]
     model: str
     seed: int
@@ -126,13 +137,16 @@ class Reject:
 class Verdict:
     """What the validator says: `label` is True when no check failed; a check is None where it was not made.
 
-    `calls` are the tool calls that could be read.
+    `calls` are the tool calls that could be read, `results` what they gave back where they were run on the prompt's
+    vault, `changes` what they did to it.
     """
 
     label: bool
     checks: Mapping[str, bool | None]
     findings: Sequence[Finding] = ()
     calls: Sequence[ToolCall] = ()
+    results: Sequence[Mapping[str, Any]] = ()
+    changes: "Changes | None" = None
 
     @property
     def codes(self) -> list[str]:

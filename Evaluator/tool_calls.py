@@ -10,7 +10,7 @@ an attempt at a call is never taken for plain text.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,15 @@ MAX_DEPTH = 64
 
 @dataclass(frozen=True)
 class ParsedTurn:
-    """The calls of one assistant turn in order, what is broken in it, and the syntax (None: no call)."""
+    """The calls of one assistant turn in order, what is broken in it, and the syntax (None: no call).
+
+    `ends` are the positions in the text where the calls end, for those that are written there.
+    """
 
     calls: Sequence[ToolCall]
     findings: Sequence[Finding] = ()
     syntax: str | None = None
+    ends: Sequence[int] = ()
 
 
 def parse_turn(message: Message) -> ParsedTurn:
@@ -44,6 +48,7 @@ def parse_turn(message: Message) -> ParsedTurn:
 def parse_text(content: str) -> ParsedTurn:
     """Read the tool calls that are written in the text of a turn."""
     calls: list[ToolCall] = []
+    ends: list[int] = []
     syntax: str | None = None
     position = 0
     around: list[str] = []
@@ -60,10 +65,11 @@ def parse_text(content: str) -> ParsedTurn:
                 raise _Broken("mixed_syntax", f"Calls are written both in the {syntax} and in the {kind} syntax.")
             syntax = kind
             calls += found
+            ends += [position] * len(found)
         _refuse_bare_call("\n".join([*around, content[position:]]))
     except _Broken as broken:
         return ParsedTurn(tuple(calls), (broken.finding,), syntax)
-    return ParsedTurn(tuple(calls), (), syntax)
+    return ParsedTurn(tuple(calls), (), syntax, tuple(ends))
 
 
 class _Broken(Exception):
@@ -295,3 +301,18 @@ _RENDERERS: dict[str, Callable[[Sequence[ToolCall]], str]] = {
     "mistral": lambda calls: f"[TOOL_CALLS] {_json([_as_object(call) for call in calls])}",
     "qwen": lambda calls: "\n".join(f"<tool_call>\n{_json(_as_object(call))}\n</tool_call>" for call in calls),
 }
+
+
+def with_results(message: Message, results: Sequence[Mapping[str, Any]]) -> Message:
+    """A turn with the result of each call after it, as `Result: {...}`.
+
+    Turns with native tool_calls have no place for results and stay as they are.
+    """
+    if message.tool_calls or not message.content:
+        return message
+    content = message.content
+    pairs = list(zip(parse_text(content).ends, results, strict=False))
+    for end, result in reversed(pairs):
+        before, after = content[:end].rstrip("\n"), content[end:].strip("\n")
+        content = f"{before}\n\nResult: {_json(result)}" + (f"\n\n{after}" if after else "")
+    return Message(message.role, content)

@@ -1,7 +1,8 @@
 """Is a completion right? validate() takes values and returns a Verdict; it never raises on what a model wrote.
 
 The checks run in the order of records.CHECKS and end at the first that fails, so a verdict reads as a funnel:
-parse -> tool -> context -> parameters -> relevance. Their codes are stable: `context.missing_field:sessionMemory`.
+parse -> tool -> context -> parameters -> relevance -> grounding -> execution. Their codes are stable:
+`context.missing_field:sessionMemory`.
 """
 
 import re
@@ -11,6 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.catalog import CONTEXT, Catalog
+from Evaluator.execution import can_run, execute, shortcomings
+from Evaluator.grounding import sources_of, ungrounded
 from Evaluator.records import CHECKS, Finding, Message, Prompt, ToolCall, Verdict
 from Evaluator.schemas import ecma_pattern
 from Evaluator.tool_calls import parse_turn
@@ -19,11 +22,12 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
 
 
-def validate(completion: Message, prompt: Prompt, catalog: Catalog) -> Verdict:
+def validate(completion: Message, prompt: Prompt, catalog: Catalog, *, run_calls: bool = True) -> Verdict:
     """Judge one assistant turn that answers `prompt`.
 
     `label` is True when every check that applies passed. A check is None where it does not apply (no call is made
-    and none expected, no expected tools) or where a former check failed.
+    and none expected, no expected tools, no vault to run on) or where a former check failed. Without `run_calls`
+    neither grounding nor execution is checked.
     """
     turn = parse_turn(completion)
     checks: dict[str, bool | None] = dict.fromkeys(CHECKS)
@@ -35,7 +39,22 @@ def validate(completion: Message, prompt: Prompt, catalog: Catalog) -> Verdict:
         result = check(turn.calls, prompt, catalog)
         if result is not None:
             findings, checks[name] = result, not result
-    return Verdict(label=not findings, checks=checks, findings=tuple(findings), calls=turn.calls)
+    execution = None
+    if run_calls and turn.calls and not findings:
+        findings = check_grounding(turn.calls, prompt, catalog)
+        checks["grounding"] = not findings
+        if not findings and prompt.vault is not None and can_run(turn.calls, catalog):
+            execution = execute(turn.calls, prompt.vault, catalog, is_checked=True)
+            findings = shortcomings(execution, prompt.goal)
+            checks["execution"] = not findings
+    return Verdict(
+        label=not findings,
+        checks=checks,
+        findings=tuple(findings),
+        calls=turn.calls,
+        results=execution.results if execution else (),
+        changes=execution.changes if execution else None,
+    )
 
 
 def _missing_call(calls: Sequence[ToolCall], prompt: Prompt) -> list[Finding]:
@@ -91,6 +110,13 @@ def check_relevance(calls: Sequence[ToolCall], prompt: Prompt, catalog: Catalog)
         for name in called - wanted
     ]
     return missing + surplus
+
+
+def check_grounding(calls: Sequence[ToolCall], prompt: Prompt, catalog: Catalog) -> list[Finding]:
+    """The values come from the conversation, the system prompt or the vault (see grounding)."""
+    earlier = [prompt.system or "", *(message.content or "" for message in prompt.earlier)]
+    sources = sources_of(prompt.question, earlier, prompt.vault)
+    return [finding for call in calls for finding in ungrounded(call, sources, catalog)]
 
 
 _Check = Callable[[Sequence[ToolCall], Prompt, Catalog], "list[Finding] | None"]

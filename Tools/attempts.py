@@ -1,13 +1,16 @@
 """One attempt: from a slot and a seed to a labelled sample, or to a reject."""
 
+import json
 import random
 from dataclasses import dataclass
 from typing import Protocol
 
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
+from Evaluator.execution import execute
 from Evaluator.model_client import RESULT_MARK, Completion, ModelClient, SampleFailed, SamplingOptions
 from Evaluator.records import Message, Prompt, Reject, Sample, SampleMetadata
+from Evaluator.tool_calls import with_results
 from Evaluator.validator import validate
 
 
@@ -76,6 +79,8 @@ class Generation:
     seed: int
     run_id: str
     prompts_in_turn: int = 1  # prompts asked before the first comes again with the next variation
+    runs_calls: bool = True  # whether grounding and execution are judged
+    includes_results: bool = False  # whether the vault's results are written after the calls
 
     def make(self, slot: int, attempt: int) -> Sample | Reject:
         """Attempt number `attempt` for `slot`; depends on these, the seed and the models only."""
@@ -99,7 +104,7 @@ class Generation:
         self, slot: int, attempt: int, written: WrittenPrompt, options: SamplingOptions, completion: Completion
     ) -> Sample:
         prompt = written.prompt
-        verdict = validate(completion.message, prompt, self.catalog)
+        verdict = validate(completion.message, prompt, self.catalog, run_calls=self.runs_calls)
         metadata = SampleMetadata(
             sample_id=f"{self.run_id}-{slot:06d}-{attempt}",
             slot=slot,
@@ -109,6 +114,9 @@ class Generation:
             prompt_method=written.method,
             prompt_model=written.written_by,
             target_tool=prompt.expected_tools[0] if len(prompt.expected_tools) == 1 else None,
+            expected_tools=list(prompt.expected_tools),
+            vault=prompt.vault.fingerprint if prompt.vault else None,
+            goal=json.dumps(prompt.goal, ensure_ascii=False) if prompt.goal is not None else None,
             called_tools=[call.name[:80] for call in verdict.calls],
             model=self.model,
             seed=self.seed,
@@ -124,4 +132,7 @@ class Generation:
             generator=__version__,
         )
         message = Message("assistant", completion.message.content, completion.message.tool_calls)
+        if self.includes_results and prompt.vault is not None and verdict.checks["parse"]:
+            results = verdict.results or execute(verdict.calls, prompt.vault, self.catalog).results
+            message = with_results(message, results)
         return Sample([*prompt.messages(), message], verdict.label, metadata)

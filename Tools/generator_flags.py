@@ -34,8 +34,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("labels")
+def add_catalog_argument(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--catalog",
         type=Path,
@@ -43,6 +42,18 @@ def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.json",
         help="tool catalog to judge against (default: Claudesidian's 47 tools)",
     )
+
+
+def add_judging_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("labels")
+    add_catalog_argument(group)
+    group.add_argument(
+        "--execute",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="judge whether values are made up, and run each call on a throw-away vault (default: %(default)s)",
+    )
+    return group
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, *, num_examples_default: str) -> None:
@@ -65,6 +76,12 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, num_examples_defaul
         action=argparse.BooleanOptionalAction,
         default=False,
         help="begin anew over an output that exists (default: %(default)s)",
+    )
+    group.add_argument(
+        "--include-results",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="write the vault's result after each call, as Result: {...} (default: %(default)s)",
     )
     group.add_argument("--verbose", action="store_true", help="show tracebacks and debug messages")
 

@@ -4,28 +4,24 @@ choose a method -> seed text or template -> written text -> clean_request() -> P
 """
 
 import argparse
-import hashlib
-import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from Evaluator.catalog import Catalog
-from Evaluator.errors import UsageError
 from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
 from Evaluator.tool_calls import parse_text
+from Evaluator.vault.state import Vault
 from Tools.attempts import UnusablePrompt, WrittenPrompt
+from Tools.templates import Templates, prompt_id
 
 SEED_TEXT = (
     "Generate a realistic user request for an Obsidian vault assistant. "
     "Make it specific, actionable, and varied in complexity."
 )
 TEACHER_TEXT = SEED_TEXT + " It comes from somebody whose vault is about {topic}. Answer with the request alone."
-DEFAULT_TEMPLATES = Path(__file__).parent / "templates.json"
 METHODS = ("self", "template", "teacher")
 
 MIN_WORDS, MAX_WORDS = 3, 80
@@ -99,48 +95,6 @@ def _unwrapped(text: str) -> str:
     return text
 
 
-# -- templates ----------------------------------------------------------------------------------------------------
-
-_SLOT = re.compile(r"\{(\w+)\}")
-
-
-@dataclass(frozen=True)
-class Templates:
-    """Request templates, each for one tool, with word lists for their slots; topics for the teacher."""
-
-    templates: Sequence[Mapping[str, str]]
-    slots: Mapping[str, Sequence[str]]
-    topics: Sequence[str]
-    sha256: str
-
-    def write(self, rng: random.Random) -> Prompt:
-        """A random template with random words."""
-        template = rng.choice(self.templates)
-        words = {name: rng.choice(self.slots[name]) for name in dict.fromkeys(_SLOT.findall(template["text"]))}
-        question = _SLOT.sub(lambda slot: words[slot.group(1)], template["text"])
-        return Prompt(_prompt_id(question), question, tags=(template["id"],), expected_tools=(template["tool"],))
-
-
-def load_templates(path: Path, catalog: Catalog) -> Templates:
-    """Read templates; all of their slots and tools must be known. Raises UsageError."""
-    try:
-        raw = path.read_bytes()
-        data = json.loads(raw)
-        templates = Templates(data["templates"], data["slots"], data["topics"], hashlib.sha256(raw).hexdigest())
-        unknown_slots = {slot for one in templates.templates for slot in _SLOT.findall(one["text"])} - {
-            name for name, words in templates.slots.items() if words
-        }
-        unknown_tools = {one["tool"] for one in templates.templates} - catalog.tools.keys()
-    except OSError as error:
-        raise UsageError(f"cannot read the templates {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f'the templates {path} are no JSON object with "templates", "slots", "topics"') from error
-    if unknown_slots or unknown_tools or not templates.templates or not templates.topics:
-        unknown = ", ".join(sorted(unknown_slots | unknown_tools)) or "an empty list"
-        raise UsageError(f"the templates {path} do not fit the catalog {catalog.label}: {unknown}. See --templates")
-    return templates
-
-
 # -- the writer ---------------------------------------------------------------------------------------------------
 
 
@@ -152,16 +106,21 @@ class PromptWriter:
         methods: Mapping[str, float],
         templates: Templates | None,
         *,
+        vaults: Sequence[Vault],
+        catalog: Catalog,
         writers: Mapping[str, tuple[str, ModelClient]],
         max_tokens: int,
         temperature: tuple[float, float],
     ) -> None:
         """`writers`: for the methods self and teacher, as far as used, the name of the model and its client.
 
-        The methods template and teacher need `templates`, the teacher for its topics.
+        The methods template and teacher need `templates`, the teacher for its topics; templates are filled from one
+        of the `vaults`.
         """
         self._methods = methods
         self._templates = templates
+        self._vaults = vaults
+        self._catalog = catalog
         self._writers = writers
         self._max_tokens = max_tokens
         self._temperature = temperature
@@ -170,7 +129,7 @@ class PromptWriter:
         """Write a prompt. Raises UnusablePrompt, and whatever the writing model's client raises."""
         method = rng.choices(list(self._methods), weights=list(self._methods.values()))[0]
         if method == "template":
-            return WrittenPrompt(self._templates.write(rng), method)
+            return WrittenPrompt(self._templates.write(rng, rng.choice(self._vaults), self._catalog), method)
         text = SEED_TEXT if method == "self" else TEACHER_TEXT.format(topic=rng.choice(self._templates.topics))
         options = SamplingOptions(
             max_tokens=self._max_tokens,
@@ -182,11 +141,7 @@ class PromptWriter:
         if completion.is_truncated:
             raise UnusablePrompt("prompt.truncated", "cut off at --prompt-max-tokens", completion.message.content)
         request = clean_request(completion.message.content or "")
-        return WrittenPrompt(Prompt(_prompt_id(request), request), method, name)
-
-
-def _prompt_id(question: str) -> str:
-    return hashlib.sha256(question.encode("utf-8", errors="replace")).hexdigest()[:16]
+        return WrittenPrompt(Prompt(prompt_id(request), request), method, name)
 
 
 def parse_methods(text: str) -> dict[str, float]:

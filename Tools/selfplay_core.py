@@ -56,6 +56,8 @@ def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
         "model": args.model,
         "adapter": str(args.adapter) if args.adapter else None,
         "catalog": catalog.sha256,
+        "execute": args.execute,
+        "include_results": args.include_results,
         "seed": args.seed,
         "temperature": list(args.temperature),
         "top_p": list(args.top_p) if args.top_p else None,
@@ -144,6 +146,8 @@ class Run:
             seed=args.seed,
             run_id=hashlib.sha256(json.dumps(self._settings).encode()).hexdigest()[:8],
             prompts_in_turn=plan.prompts_in_turn,
+            runs_calls=args.execute,
+            includes_results=args.include_results,
         )
 
     def _write(self, files: OutputFiles, journal: Journal) -> None:

@@ -14,21 +14,17 @@ from pathlib import Path
 if not __package__:  # run as a file: behave like `python -m` from the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from Evaluator.catalog import load_catalog
+from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.errors import UsageError
 from Evaluator.model_flags import EMBEDDED, add_model_arguments, base_url, number
+from Evaluator.vault.loading import load_fixture, load_folder
+from Evaluator.vault.state import Vault
 from Tools.clients import Clients
 from Tools.generator_flags import add_judging_arguments, add_output_arguments, add_sampling_arguments, span
-from Tools.prompt_writer import (
-    DEFAULT_TEMPLATES,
-    PromptWriter,
-    Templates,
-    describe_methods,
-    load_templates,
-    parse_methods,
-)
+from Tools.prompt_writer import PromptWriter, describe_methods, parse_methods
 from Tools.selfplay_core import Plan, run_plan
+from Tools.templates import DEFAULT_TEMPLATES, Templates, load_templates
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +95,21 @@ def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.json",
         help="templates with their slots, and topics for the teacher (default: Tools/templates.json)",
     )
+    group.add_argument(
+        "--vault-path",
+        type=Path,
+        metavar="DIR",
+        help="fill templates from the Markdown notes in this folder, which is only read (default: two bundled vaults)",
+    )
 
 
-def make_prompt_writer(args: argparse.Namespace, templates: Templates | None, clients: Clients) -> PromptWriter:
+TRAINING_VAULTS = ("farm", "studio")
+"""The bundled vaults that templates are filled from; the others belong to evaluation sets."""
+
+
+def make_prompt_writer(
+    args: argparse.Namespace, templates: Templates | None, vaults: Sequence[Vault], catalog: Catalog, clients: Clients
+) -> PromptWriter:
     """The writer that the flags ask for, with the clients it needs."""
     writers = {}
     if "self" in args.prompt_method:
@@ -113,10 +121,16 @@ def make_prompt_writer(args: argparse.Namespace, templates: Templates | None, cl
     return PromptWriter(
         args.prompt_method,
         templates,
+        vaults=vaults,
+        catalog=catalog,
         writers=writers,
         max_tokens=args.prompt_max_tokens,
         temperature=args.prompt_temperature,
     )
+
+
+def vaults_for(args: argparse.Namespace) -> list[Vault]:
+    return [load_folder(args.vault_path)] if args.vault_path else [load_fixture(name) for name in TRAINING_VAULTS]
 
 
 def generate(args: argparse.Namespace) -> int:
@@ -129,6 +143,7 @@ def generate(args: argparse.Namespace) -> int:
     if args.prompt_generator_api_key_env and not args.prompt_generator_base_url:
         raise UsageError("--prompt-generator-api-key-env is for --prompt-generator-base-url, which is not given")
     templates = load_templates(args.templates, catalog) if {"template", "teacher"} & args.prompt_method.keys() else None
+    vaults = vaults_for(args) if "template" in args.prompt_method else []
     if args.model == EMBEDDED and not args.adapter and "self" in args.prompt_method:
         log.warning("warning: the bundled model is too small to write requests; --prompt-method template is for it")
     settings = {
@@ -137,12 +152,13 @@ def generate(args: argparse.Namespace) -> int:
         "prompt_temperature": list(args.prompt_temperature),
         "prompt_max_tokens": args.prompt_max_tokens,
         "templates": templates.sha256 if templates else None,
+        "vaults": [vault.fingerprint for vault in vaults],
     }
     plan = Plan(
         source="self_play",
         settings=settings,
         num_examples=args.num_examples or 100,
-        prompt_source=lambda clients: make_prompt_writer(args, templates, clients),
+        prompt_source=lambda clients: make_prompt_writer(args, templates, vaults, catalog, clients),
     )
     return run_plan(plan, args, catalog)
 

@@ -1,0 +1,31 @@
+"""Is a prompt's goal worth anything? The right call must meet it, doing nothing or anything else must not."""
+
+import random
+
+from Evaluator.catalog import Catalog
+from Evaluator.execution import Execution, execute, shortcomings
+from Evaluator.random_calls import random_call
+from Evaluator.records import Prompt
+
+NUM_RANDOM_CALLS = 5
+
+
+def goal_fault(prompt: Prompt, catalog: Catalog, num_random_calls: int = NUM_RANDOM_CALLS) -> str | None:
+    """What is wrong with the goal of a prompt, in words; None for a good one or where there is none."""
+    if prompt.goal is None:
+        return None
+    if prompt.vault is None:
+        return "it has a goal, but no vault"
+    if not shortcomings(Execution((), {}), prompt.goal):
+        return "doing nothing meets its goal"
+    if prompt.expected_call is not None:
+        faults = shortcomings(execute([prompt.expected_call], prompt.vault, catalog), prompt.goal)
+        if faults:
+            return f"its expected_call does not meet its goal: {faults[0].sentence}"
+    rng = random.Random(prompt.id)
+    for _ in range(num_random_calls):
+        call = random_call(catalog, prompt.vault, rng)
+        is_same = call.name in prompt.expected_tools and not catalog.tools[call.name].parameters.get("required")
+        if not is_same and not shortcomings(execute([call], prompt.vault, catalog), prompt.goal):
+            return f"a random call of {call.name} meets its goal"
+    return None

@@ -1,0 +1,91 @@
+"""Judge rows that lie in files: by what their metadata, or the prompt set they came from, says about the right answer."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from Evaluator.catalog import Catalog
+from Evaluator.records import CHECKS, Finding, Message, Prompt, Verdict
+from Evaluator.rows import Row
+from Evaluator.validator import validate
+from Evaluator.vault.loading import fixture_names, load_fixture
+from Evaluator.vault.state import Vault
+
+
+@dataclass
+class Judge:
+    """Judges rows one by one. `prompts` by id know more than a row's metadata; `vaults` are those beside the bundled."""
+
+    catalog: Catalog
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    vaults: Sequence[Vault] = ()
+    run_calls: bool = True
+
+    def verdict(self, row: Row) -> Verdict:
+        """The verdict over all assistant turns: that of the first bad one, else that of the last that makes a call.
+
+        A conversation in which nothing is called is bad, unless its prompt asks for no call.
+        """
+        known = self._prompt_of(row)
+        verdicts = [
+            validate(turn, self._at_turn(known, row.messages[:index]), self.catalog, run_calls=self.run_calls)
+            for index, turn in enumerate(row.messages)
+            if turn.role == "assistant"
+        ]
+        if not verdicts:
+            return _verdict_of(Finding("parse.no_answer", "The conversation has no assistant turn."))
+        if known.expects_call:
+            silent = [one for one in verdicts if one.codes == ["parse.no_tool_call"]]
+            verdicts = [one for one in verdicts if one not in silent] or silent[-1:]
+        return next((one for one in verdicts if not one.label), verdicts[-1])
+
+    def _prompt_of(self, row: Row) -> Prompt:
+        """What is known about the right answer of a row."""
+        metadata = row.metadata
+        known = self.prompts.get(str(metadata.get("prompt_id")))
+        if known:
+            return known
+        tools = metadata.get("expected_tools") or [metadata.get("target_tool")]
+        return Prompt(
+            id=str(metadata.get("prompt_id")),
+            question="",
+            expected_tools=tuple(tool for tool in tools if isinstance(tool, str)),
+            vault=(vault := self._vault(metadata.get("vault"))),
+            goal=_goal(metadata.get("goal")) if vault else None,
+        )
+
+    def _vault(self, fingerprint: Any) -> Vault | None:
+        """The vault that a row was judged on, where it is here and still the same."""
+        name = str(fingerprint).partition(":")[0]
+        bundled = [load_fixture(name)] if name in fixture_names() else []
+        return next((vault for vault in (*self.vaults, *bundled) if vault.fingerprint == fingerprint), None)
+
+    def _at_turn(self, prompt: Prompt, before: Sequence[Message]) -> Prompt:
+        """The prompt as it stands before one turn of the conversation."""
+        asked = [index for index, message in enumerate(before) if message.role == "user"]
+        last = asked[-1] if asked else len(before)
+        system = "\n".join(message.content or "" for message in before if message.role == "system")
+        earlier = [message for index, message in enumerate(before) if message.role != "system" and index != last]
+        question = (before[last].content or "") if asked else ""
+        return replace(prompt, question=question, system=system, earlier=tuple(earlier))
+
+
+def _goal(text: Any) -> Mapping[str, Any] | None:
+    try:
+        goal = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return goal if isinstance(goal, dict) else None
+
+
+def _verdict_of(finding: Finding) -> Verdict:
+    return Verdict(False, {**dict.fromkeys(CHECKS), "parse": False}, (finding,))
+
+
+def relabelled(row: Row, verdict: Verdict) -> dict[str, Any]:
+    """The row's object with the verdict for a label, and in the metadata, where it has any, its checks and errors."""
+    data = {**row.data, "label": verdict.label}
+    if row.metadata:
+        data["metadata"] = {**row.metadata, "checks": verdict.checks, "errors": verdict.codes}
+    return data

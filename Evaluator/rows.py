@@ -1,0 +1,76 @@
+"""Rows of any conversation dataset, read one by one: this project's own and others of the same form.
+
+A row is an object with `conversations`, a list of messages with `role` and `content` (and native `tool_calls`), and
+as far as there, `label` and `metadata`.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from Evaluator.errors import UsageError
+from Evaluator.records import Message
+
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: `data` is the object as it stood in the file, `label` None where it has none."""
+
+    where: str
+    data: Mapping[str, Any]
+    messages: Sequence[Message]
+    label: bool | None
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that holds no row, and why."""
+
+    where: str
+    why: str
+
+
+def read_rows(sources: Sequence[str]) -> Iterator[Row | BadLine]:
+    """The rows of JSONL files in order; `-` is stdin. Empty lines are passed over. Raises UsageError."""
+    for source in sources:
+        if source == "-":
+            yield from _rows_of("stdin", sys.stdin.buffer)
+            continue
+        try:
+            with Path(source).open("rb") as file:
+                yield from _rows_of(source, file)
+        except OSError as error:
+            raise UsageError(f"cannot read {source}: {error.strerror}") from error
+
+
+def _rows_of(name: str, file: BinaryIO) -> Iterator[Row | BadLine]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield row_from(f"{name}:{number}", line)
+
+
+def row_from(where: str, line: bytes) -> Row | BadLine:
+    """One line as a row, or why it is none."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return BadLine(where, f"no JSON: {error}")
+    turns = data.get("conversations") if isinstance(data, dict) else None
+    if not isinstance(turns, list) or not turns:
+        return BadLine(where, 'no object with a list "conversations"')
+    for turn in turns:
+        if not isinstance(turn, dict) or turn.get("role") not in _ROLES:
+            return BadLine(where, f'a message needs a "role", one of {", ".join(_ROLES)}')
+        if not isinstance(turn.get("content"), str | None) or not isinstance(turn.get("tool_calls"), list | None):
+            return BadLine(where, 'the "content" of a message is a string or null, its "tool_calls" a list')
+    label, metadata = data.get("label"), data.get("metadata")
+    if not isinstance(label, bool | None):
+        return BadLine(where, f'the "label" is {label!r}, neither true nor false')
+    messages = tuple(Message(t["role"], t.get("content"), tuple(t.get("tool_calls") or ())) for t in turns)
+    return Row(where, data, messages, label, metadata if isinstance(metadata, dict) else {})

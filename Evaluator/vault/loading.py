@@ -1,0 +1,117 @@
+"""Where vaults come from: the bundled fixtures, or a real folder of Markdown, which is only read.
+
+A fixture is a JSON file {"name", "now", "notes": {PATH: TEXT}, "folders": [EMPTY FOLDER], "workspaces", "sessions",
+"states", "agents", "traces": [RECORD]}. Notes are taken as changed a day apart, the first in the file last; records
+are as old as the milliseconds in their ids say.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from Evaluator.errors import UsageError
+from Evaluator.vault.state import RECORD_TABLES, Note, Record, Vault, parents
+
+FIXTURES = Path(__file__).parent / "fixtures"
+DAY_MS = 86_400_000
+WORKSPACE_FOLDER = ".workspaces"
+"""Where the server keeps one JSON file a workspace."""
+
+
+def fixture_names() -> list[str]:
+    return sorted(path.stem for path in FIXTURES.glob("*.json"))
+
+
+@lru_cache(maxsize=32)
+def load_fixture(name: str) -> Vault:
+    """A bundled vault, shared by all who ask: copy it before a call runs on it. Raises UsageError for unknown names."""
+    if name not in fixture_names():
+        raise UsageError(f"there is no vault {name!r}; known are {', '.join(fixture_names())}")
+    data = json.loads((FIXTURES / f"{name}.json").read_text(encoding="utf-8"))
+    now_ms = int(datetime.fromisoformat(data["now"].replace("Z", "+00:00")).timestamp() * 1000)
+    vault = Vault(name, now_ms)
+    for age, (path, text) in enumerate(data["notes"].items(), start=1):
+        changed = now_ms - age * DAY_MS
+        vault.notes[path] = Note(text, changed - 7 * DAY_MS, changed)
+    for table in RECORD_TABLES:
+        for record in data.get(table, ()):
+            getattr(vault, table)[record["id"]] = _dated(table, record)
+    _make_folders(vault, data.get("folders", ()))
+    return vault
+
+
+def _dated(table: str, record: Mapping[str, Any]) -> Record:
+    if table == "agents":
+        return record
+    time_ms = int(re.search(r"\d{13}", record["id"]).group())  # type: ignore[union-attr]
+    if table == "traces":
+        return {"timestamp": time_ms, **record}
+    return {"created": time_ms, **({"lastAccessed": time_ms} if table == "workspaces" else {}), **record}
+
+
+def _make_folders(vault: Vault, empty: Iterable[str]) -> None:
+    for path in [*(f"{folder}/" for folder in empty), *vault.notes]:
+        vault.folders.update(dict.fromkeys(parents(path), True))
+
+
+def load_folder(folder: Path) -> Vault:
+    """A vault from a folder on disk; nothing there is written. Raises UsageError where it cannot be read.
+
+    Hidden files and folders (.obsidian, .trash, .git) and links that lead elsewhere are left out; files other than
+    Markdown are known by name only. The clock stands a day after the newest change.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"the vault {folder} is no folder")
+    vault = Vault(folder.name, 0)
+    try:
+        for where, names, files in os.walk(folder, onerror=_raise):
+            names[:] = sorted(name for name in names if not name.startswith("."))  # where the walk goes on
+            for path in (Path(where, name) for name in sorted([*names, *files]) if not name.startswith(".")):
+                _add(vault, path, path.relative_to(folder).as_posix())
+        for path in sorted((folder / WORKSPACE_FOLDER).glob("*.json")):
+            _add_workspace(vault, path)
+    except OSError as error:
+        raise UsageError(f"cannot read the vault {folder}: {error}") from error
+    _make_folders(vault, ())
+    vault.now_ms = max((note.modified for note in vault.notes.values()), default=0) + DAY_MS
+    return vault
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _add(vault: Vault, path: Path, name: str) -> None:
+    if path.is_symlink():
+        return
+    if path.is_dir():
+        vault.folders[name] = True
+    elif path.is_file():
+        changed = int(path.stat().st_mtime * 1000)
+        text = path.read_bytes().decode("utf-8", errors="replace") if name.lower().endswith(".md") else ""
+        vault.notes[name] = Note(text, changed, changed)
+
+
+def _add_workspace(vault: Vault, path: Path) -> None:
+    """The records of one workspace file; what has not the server's form is left out."""
+    try:
+        data = json.loads(path.read_bytes())
+    except ValueError:
+        return
+    if not _is_record(data):
+        return
+    vault.workspaces[data["id"]] = {"created": 0, "lastAccessed": 0, "rootFolder": "", **data}
+    for table, times in (("sessions", {"created": 0}), ("states", {"created": 0, "sessionId": ""})):
+        records = data.get(table, {})
+        for record in records.values() if isinstance(records, dict) else records:
+            if _is_record(record):
+                getattr(vault, table)[record["id"]] = {**times, **record, "workspaceId": data["id"]}
+
+
+def _is_record(data: Any) -> bool:
+    return isinstance(data, dict) and all(isinstance(data.get(key), str) for key in ("id", "name"))

@@ -1,0 +1,148 @@
+"""How often is the validator wrong? Judge thousands of answers that are wrong or right by the way they were made.
+
+    python Tools/measure_validator.py
+"""
+
+import argparse
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if not __package__:  # run as a file: behave like `python -m` from the repository root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from Evaluator import mutants, variants
+from Evaluator.catalog import Catalog, load_catalog
+from Evaluator.console import run_main
+from Evaluator.errors import FAILED, OK, UsageError
+from Evaluator.intervals import exact_interval
+from Evaluator.model_flags import number
+from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
+from Evaluator.records import Prompt
+from Evaluator.tool_calls import parse_turn
+from Evaluator.validator import validate
+from Tools.generator_flags import add_catalog_argument
+
+
+@dataclass
+class Errors:
+    """Judged answers of one truth (all wrong, or all right) and the wrong verdicts among them."""
+
+    is_right: bool
+    judged: Counter[tuple[str, str]] = field(default_factory=Counter)
+    missed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return self.missed.total() / max(1, self.judged.total())
+
+    def summary(self) -> str:
+        low, high = exact_interval(self.missed.total(), self.judged.total())
+        name = "false negatives" if self.is_right else "false positives"
+        share = f"{self.rate:.3%} (95 % interval {low:.3%} to {high:.3%})"
+        return f"{name}: {self.missed.total()} of {self.judged.total()} answers, {share}"
+
+    def table(self, side: int, title: str) -> list[str]:
+        """A Markdown table by operator (side 0) or by tool (side 1)."""
+        lines = [f"| {title} | answers | wrong verdicts | at most (95 %) |", "|---|---|---|---|"]
+        for name in dict.fromkeys(key[side] for key in self.judged):
+            total = sum(count for key, count in self.judged.items() if key[side] == name)
+            missed = sum(count for key, count in self.missed.items() if key[side] == name)
+            lines.append(f"| `{name}` | {total} | {missed} | {exact_interval(missed, total)[1]:.2%} |")
+        return lines
+
+
+def measure(prompts: Sequence[Prompt], catalog: Catalog, seed: int) -> tuple[Errors, Errors]:
+    """Errors on wrong and on right answers to prompts that have an expected call."""
+    wrong, right = Errors(is_right=False), Errors(is_right=True)
+    for prompt in prompts:
+        for errors, operators in ((wrong, mutants.OPERATORS), (right, variants.OPERATORS)):
+            for operator in operators:
+                case = mutants.Case(prompt, catalog, prompts, random.Random(f"{seed}:{prompt.id}:{operator.__name__}"))
+                _judge(case, operator, errors)
+    return wrong, right
+
+
+def _judge(case: mutants.Case, operator: mutants.Operator, errors: Errors) -> None:
+    key = (operator.__name__, case.call.name)
+    for answer in operator(case):
+        if not errors.is_right and list(parse_turn(answer).calls) == [case.call] and not parse_turn(answer).findings:
+            continue  # nothing was changed
+        verdict = validate(answer, case.prompt, case.catalog)
+        errors.judged[key] += 1
+        if verdict.label != errors.is_right:
+            errors.missed[key] += 1
+            example = {"operator": key[0], "prompt": case.prompt.id, "codes": " ".join(verdict.codes)}
+            errors.examples.append({**example, "answer": answer.content or json.dumps(answer.tool_calls)})
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Measure the validator's false positives and false negatives; print Markdown tables.",
+        epilog="examples:\n"
+        "  python Tools/measure_validator.py\n"
+        "  python Tools/measure_validator.py --examples | grep other_tool",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--prompt-set",
+        type=Path,
+        nargs="+",
+        default=[TOOL_PROMPTS, HELDOUT_PROMPTS],
+        metavar="FILE.json",
+        help="prompts with an expected_call to make answers from (default: the two bundled sets)",
+    )
+    add_catalog_argument(parser)
+    parser.add_argument("--seed", type=int, default=0, help="other seeds change other places (default: %(default)s)")
+    parser.add_argument("--examples", action="store_true", help="print each wrongly judged answer as a JSON line instead")
+    limit = number(float, 0, 1)
+    parser.add_argument(
+        "--max-false-positive-rate", type=limit, default=0.001, metavar="X", help="status 1 above (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-false-negative-rate", type=limit, default=0.01, metavar="X", help="status 1 above (default: %(default)s)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    catalog = load_catalog(args.catalog)
+    prompt_set = load_prompt_sets(args.prompt_set)
+    prompt_set.check_against(catalog)
+    prompts = [prompt for prompt in prompt_set.prompts if prompt.expected_call and prompt.vault]
+    if not prompts:
+        raise UsageError("none of the prompts has both an expected_call and a vault")
+    wrong, right = measure(prompts, catalog, args.seed)
+    for line in _examples(wrong, right) if args.examples else _report(wrong, right, len(prompts)):
+        print(line)
+    is_good = wrong.rate <= args.max_false_positive_rate and right.rate <= args.max_false_negative_rate
+    return OK if is_good else FAILED
+
+
+def _report(wrong: Errors, right: Errors, num_prompts: int) -> Iterator[str]:
+    tools = len({key[1] for key in wrong.judged})
+    yield f"{num_prompts} prompts, {tools} tools"
+    yield wrong.summary()
+    yield right.summary()
+    for errors, title in ((wrong, "wrong answers"), (right, "right answers")):
+        yield from ("", *errors.table(0, f"{title} by operator"), "", *errors.table(1, f"{title} by tool"))
+
+
+def _examples(*errors: Errors) -> Iterator[str]:
+    return (json.dumps(example, ensure_ascii=False) for one in errors for example in one.examples)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    return run_main(lambda: run(args), verbose=args.verbose)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
