@@ -381,12 +381,13 @@ def wrong_limit(case: Case) -> Iterator[Message]:
 
 def altered_text(case: Case) -> Iterator[Message]:
     """A text that the request quotes, with a word missing, added or changed in case."""
-    for parameter, _, text in case.strings:
+    for parameter, name, text in case.strings:
         words = text.split(" ")
-        if case.is_quoted(text) and len(words) > 1 and kind_of(_, text) in ("free", "name"):
+        if case.is_quoted(text) and len(words) > 1 and kind_of(name, text) in ("free", "name"):
             place = case.rng.randrange(len(words))
             yield case.with_text(parameter, text, " ".join(words[:place] + words[place + 1 :]))
-            yield case.with_text(parameter, text, text.swapcase())
+            if name != "query":  # searching knows no case
+                yield case.with_text(parameter, text, text.swapcase())
             yield case.with_text(parameter, text, f"{text.rstrip()} and more")
 
 

@@ -129,8 +129,9 @@ def other_wording(case: Case) -> Iterator[Message]:
     for parameter, name, text in case.strings:
         if text in free and kind_of(name, text) == "free":
             yield case.with_text(parameter, text, f"In short: {text[0].lower()}{text[1:]}")
-            if len(text.split()) > 3:
-                yield case.with_text(parameter, text, text.rsplit(" ", 1)[0])
+            line = text.rstrip("\n")
+            if len(line.split()) > 3 and "\n" not in line:
+                yield case.with_text(parameter, text, line.rsplit(" ", 1)[0] + text[len(line) :])
 
 
 def agent_by_id_or_name(case: Case) -> Iterator[Message]:

@@ -96,9 +96,11 @@ def _text_fits(pattern: Any, text: str, old: str) -> bool:
         if before <= wanted or wanted <= before:  # only added to, or only taken from: blank lines between do not matter
             return _lines(text) == _lines(pattern)
         return _trimmed(text) == _trimmed(pattern)
-    kept = Counter(_lines(old)) - Counter(pattern.get("without", ()))
-    lines = Counter(_lines(text))
-    return kept <= lines and is_like("\n".join((lines - kept).elements()), pattern["like"])
+    without = Counter(pattern.get("without", ()))
+    before, after = (Counter(_trimmed(one) if without else _lines(one)) for one in (old, text))
+    added = after - (before - without)
+    is_kept = before - without <= after
+    return is_kept and not added & without and is_like("\n".join(added.elements()), pattern["like"])
 
 
 @lru_cache(maxsize=4096)
@@ -137,14 +139,17 @@ def is_like(text: str, other: str) -> bool:
 
 def _wrong_results(wanted: Goal, replies: Sequence[Reply]) -> Iterator[Finding]:
     for selector, values in wanted.items():
-        found = [value for reply in replies for value in select(reply.data, selector)]
-        if isinstance(values, Mapping):
-            is_right = found == list(values["ordered"])
-        else:
-            is_right = sorted(map(str, found)) == sorted(map(str, values))
-        if not is_right:
-            shown = ", ".join(map(str, found))[:200] or "nothing"
-            yield Finding(f"execution.wrong_result:{selector}", f"{selector} of the result is {shown}, not what was asked for.")
+        same = _SPELLINGS.get(selector.rpartition(".")[2], str)
+        is_ordered = isinstance(values, Mapping)
+        found = [same(str(value)) for reply in replies for value in select(reply.data, selector)]
+        asked = [same(str(value)) for value in (values["ordered"] if is_ordered else values)]
+        if found != asked and (is_ordered or sorted(found) != sorted(asked)):
+            shown = ", ".join(found)[:200] or "nothing"
+            yield Finding(f"execution.wrong_result:{selector}", f"{selector} of the result is {shown}, not as asked.")
+
+
+_SPELLINGS = {"query": str.lower, "searchedPaths[]": _path}
+"""What makes two values of a result the same where it is not equality, by the last part of the selector."""
 
 
 def select(data: Any, selector: str) -> list[Any]:
@@ -181,12 +186,12 @@ def goal_of(call: ToolCall, question: str, vault: Vault, catalog: Catalog, syste
         table: author.table_goal(table, one) for table, one in changes_between(before, after).items()
     }
     result = {selector: select(reply.data, selector) for selector in ANSWERS.get(call.name, ())}
-    result = {selector: values for selector, values in result.items() if values not in ([], [""])}
+    result = {selector: values for selector, values in result.items() if author.asks_for(selector, values)}
     if {"sortBy", "order"} & call.arguments.keys():
         result = {selector: {"ordered": values} for selector, values in result.items()}
     if result:
         goal[RESULT] = result
-    if not goal:
+    if not goal or goal.keys() == {RESULT} and not any(has_found for has_found in result.values()):
         raise NoGoal(f"{call.name} changes nothing and finds nothing")
     return goal
 
@@ -196,12 +201,16 @@ _QUOTED = re.compile(r'"([^"]+)"|(?<!\w)\'((?:[^\']|(?<=\w)\'(?=\w))+)\'(?!\w)')
 
 def strings_to_word_freely(call: ToolCall, question: str) -> set[str]:
     """The texts of a call that the question does not quote and that name nothing."""
-    quoted = {_spaced(text) for pair in _QUOTED.findall(question) for text in pair if text}
+    quoted = _quotes_in(question)
     return {
         text
         for name, text in _named_texts(call)
         if " " in text.strip() and kind_of(name, text) == "free" and not any(_spaced(text) in one for one in quoted)
     }
+
+
+def _quotes_in(question: str) -> set[str]:
+    return {_spaced(text) for pair in _QUOTED.findall(question) for text in pair if text}
 
 
 def _named_texts(call: ToolCall) -> list[tuple[str, str]]:
@@ -214,8 +223,15 @@ class _Author:
     def __init__(self, call: ToolCall, question: str, system: str) -> None:
         self._texts = {text for _, text in _named_texts(call)}
         self._free = strings_to_word_freely(call, question)
+        self._quoted = _quotes_in(question)
         self._said = f"{system}\n{question}"
         self._context = set(map(str, call.arguments.get(CONTEXT, {}).values()))
+
+    def asks_for(self, selector: str, values: Sequence[Any]) -> bool:
+        """Whether a result must be as it is: there is one, and search words were not left to the caller."""
+        if selector.endswith("query"):
+            return all(_spaced(value) in self._quoted for value in values)
+        return values not in ([], [""])
 
     def table_goal(self, table: str, changes: TableChanges) -> Goal:
         goal: dict[str, Any] = {}
@@ -232,11 +248,11 @@ class _Author:
         return {kind: value for kind, value in goal.items() if value}
 
     def _text_goal(self, new: str, old: str) -> Any:
-        lines, old_lines = Counter(_lines(new)), Counter(_lines(old))
-        added = "\n".join((lines - old_lines).elements())
         if not any(_spaced(text) in _spaced(new) and _spaced(text) not in _spaced(old) for text in self._free):
             return new
-        removed = list((old_lines - lines).elements())
+        lines, old_lines = Counter(_trimmed(new)), Counter(_trimmed(old))
+        added = "\n".join(line for line in (lines - old_lines).elements() if line)
+        removed = list((old_lines - lines).elements()) if old else []
         return {"like": added, **({"without": removed} if removed else {})}
 
     def _changed_goal(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Goal:

@@ -1,8 +1,8 @@
 """Where vaults come from: the bundled fixtures, or a real folder of Markdown, which is only read.
 
 A fixture is a JSON file {"name", "now", "notes": {PATH: TEXT}, "folders": [EMPTY FOLDER], "workspaces", "sessions",
-"states", "agents", "traces": [RECORD]}. Notes are taken as changed a day apart, the first in the file last; records
-are as old as the milliseconds in their ids say.
+"states", "agents", "traces": [RECORD]}. Notes are taken as changed, workspaces as used a day apart, the first in the
+file last; records are as old as the milliseconds in their ids say.
 """
 
 import json
@@ -41,6 +41,8 @@ def load_fixture(name: str) -> Vault:
     for table in RECORD_TABLES:
         for record in data.get(table, ()):
             getattr(vault, table)[record["id"]] = _dated(table, record)
+    for age, (key, record) in enumerate(vault.workspaces.items(), start=1):
+        vault.workspaces[key] = {"lastAccessed": now_ms - age * DAY_MS, **record}
     _make_folders(vault, data.get("folders", ()))
     return vault
 
@@ -51,7 +53,7 @@ def _dated(table: str, record: Mapping[str, Any]) -> Record:
     time_ms = int(re.search(r"\d{13}", record["id"]).group())  # type: ignore[union-attr]
     if table == "traces":
         return {"timestamp": time_ms, **record}
-    return {"created": time_ms, **({"lastAccessed": time_ms} if table == "workspaces" else {}), **record}
+    return {"created": time_ms, **record}
 
 
 def _make_folders(vault: Vault, empty: Iterable[str]) -> None:

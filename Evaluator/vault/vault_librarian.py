@@ -182,12 +182,15 @@ TOOLS: dict[str, Handler] = {
     "vaultLibrarian_batch": batch,
 }
 ANSWERS = {
-    "vaultLibrarian_searchContent": ("results[].filePath",),
-    "vaultLibrarian_searchDirectory": ("results[].path",),
-    "vaultLibrarian_searchMemory": ("results[].id",),
-    "vaultLibrarian_batch": tuple(
-        f"{start}.{category}[].id"
-        for start in ("searches[].categories", "merged.combinedCategories")
-        for category in ("files", "content", "workspaces", "sessions", "snapshots", "memory_traces")
+    "vaultLibrarian_searchContent": ("query", "results[].filePath"),
+    "vaultLibrarian_searchDirectory": ("query", "searchedPaths[]", "results[].path"),
+    "vaultLibrarian_searchMemory": ("query", "results[].id"),
+    "vaultLibrarian_batch": (
+        "searches[].query",
+        *(
+            f"{start}.{category}[].id"
+            for start in ("searches[].categories", "merged.combinedCategories")
+            for category in ("files", "content", "workspaces", "sessions", "snapshots", "memory_traces")
+        ),
     ),
 }

@@ -204,4 +204,4 @@ TOOLS = {
     "vaultManager_moveNote": move_note,
     "vaultManager_openNote": open_note,
 }
-ANSWERS = {"vaultManager_listDirectory": ("files[].path", "folders[].path")}
+ANSWERS = {"vaultManager_listDirectory": ("files[].path", "folders[].path", "summary.totalItems")}
