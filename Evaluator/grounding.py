@@ -140,12 +140,16 @@ def _is_part_known(part: str, sources: Sources) -> bool:
     return len(words) > 1 and all(_stands_in(word, sources.folded) for word in words)
 
 
+_AFTER = re.compile(r"(?:\.md)?(?:$|[^\w.!?-]|[.!?]+(?:$|[^\w.]))")
+"""What may follow a name: the end of a sentence, but no more letters and no other extension."""
+
+
 def _stands_in(text: str, where: str) -> bool:
-    """Whether a text stands somewhere, not inside a longer word."""
-    position = where.find(text)
+    """Whether a name stands somewhere as it is, not inside a longer one."""
+    position = where.find(text) if text else -1
     while position >= 0:
-        before, after = where[position - 1 : position], where[position + len(text) : position + len(text) + 1]
-        if not (before.isalnum() and text[:1].isalnum()) and not (after.isalnum() and text[-1:].isalnum()):
+        before = where[position - 1] if position else " "
+        if not (before.isalnum() and text[0].isalnum()) and _AFTER.match(where, position + len(text)):
             return True
         position = where.find(text, position + 1)
     return False

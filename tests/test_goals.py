@@ -1,0 +1,174 @@
+"""A goal is met by what was asked for, and by nothing more or less."""
+
+import pytest
+
+from Evaluator.catalog import CONTEXT
+from Evaluator.execution import Execution, execute, shortcomings
+from Evaluator.goal_checks import goal_fault
+from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
+from Evaluator.random_calls import random_call
+from Evaluator.records import Message, Prompt, ToolCall
+from Evaluator.tool_calls import render_turn
+from Evaluator.validator import validate
+from Evaluator.vault.goals import NoGoal, goal_of
+from tests.vaults import AGENT, CALL_CONTEXT, CATALOG, SESSION, WORKSPACE, call, small_vault
+
+ALL_PROMPTS = load_prompt_sets([TOOL_PROMPTS, HELDOUT_PROMPTS]).prompts
+
+
+def codes(goal, *calls: ToolCall) -> list[str]:
+    return [one.code for one in shortcomings(execute(calls, small_vault(), CATALOG), goal)]
+
+
+MOVE = call("vaultManager_moveNote", path="Garden/Beds.md", newPath="Archive/Beds.md")
+MOVED = {"notes": {"moved": {"Garden/Beds.md": "Archive/Beds.md"}}, "folders": {"added": ["Archive"]}}
+
+
+def test_a_goal_is_what_the_right_call_does():
+    assert goal_of(MOVE, "Move it", small_vault(), CATALOG) == MOVED
+    assert codes(MOVED, MOVE) == []
+
+
+@pytest.mark.parametrize(
+    "calls, expected",
+    [
+        ([], ["execution.not_done:notes.moved", "execution.not_done:folders.added"]),
+        ([call("vaultManager_moveNote", path="Garden/Beds.md", newPath="Archive/beds.md")],
+         ["execution.not_done:notes.moved", "execution.collateral:notes.moved"]),
+        ([MOVE, call("vaultManager_deleteNote", path="Photos/bed.png")], ["execution.collateral:notes.removed"]),
+        ([MOVE, call("vaultManager_createFolder", path="More")], ["execution.collateral:folders.added"]),
+        ([MOVE, MOVE], ["execution.error:vaultManager_moveNote"]),
+    ],
+)  # fmt: skip
+def test_a_goal_is_not_met_by_less_or_by_more(calls, expected):
+    assert codes(MOVED, *calls) == expected
+
+
+@pytest.mark.parametrize(
+    "question, right, good, bad",
+    [
+        (
+            'Add "- leeks" to Garden/Seeds/List.md',
+            call("contentManager_appendContent", filePath="Garden/Seeds/List.md", content="- leeks"),
+            [{"content": "- leeks\n"}, {"content": "\n- leeks"}],
+            [{"content": "- Leeks"}, {"content": "leeks"}, {"filePath": "Garden/Beds.md"}],
+        ),
+        (
+            "Write two lines about the rain into a new note Journal/Rain.md",
+            call("contentManager_createContent", filePath="Journal/Rain.md", content="Rain again.\nThe garden has to wait."),
+            [{"content": "The garden waits because of rain."}],
+            [{"content": "Buy shoes."}, {"content": ""}, {"filePath": "Journal/Rain2.md"}],
+        ),
+        (
+            'Start a session "May" with the goal of sowing all beans',
+            call("memoryManager_createSession", name="May", sessionGoal="Sow all the beans"),
+            [{"sessionGoal": "Get the beans into the ground"}, {"description": "Beans"}],
+            [{"name": "May 2026"}, {"sessionGoal": "Buy a car"}, {"tags": ["x"]}],
+        ),
+        (
+            "Which files lie in Garden itself?",
+            call("vaultManager_listDirectory", path="Garden", filesOnly=True),
+            [{"path": "Garden/"}, {"depth": 0}, {"includeFolders": False}],
+            [{"path": ""}, {"depth": 1}, {"filesOnly": False}],
+        ),
+        (
+            "Search my notes for 'beans', the best hit is enough",
+            call("vaultLibrarian_searchContent", query="beans", limit=1),
+            [{"query": "Beans"}, {"includeContent": False}],
+            [{"limit": 2}, {"query": "Tomatoes"}],
+        ),
+    ],
+)  # fmt: skip
+def test_what_may_differ_and_what_may_not(question, right, good, bad):
+    goal = goal_of(right, question, small_vault(), CATALOG)
+    assert codes(goal, right) == []
+    for change in good:
+        assert codes(goal, ToolCall(right.name, {**right.arguments, **change})) == [], change
+    for change in bad:
+        assert codes(goal, ToolCall(right.name, {**right.arguments, **change})) != [], change
+
+
+def test_the_order_of_a_result_counts_where_it_was_asked_for():
+    vault = small_vault()
+    vault.sessions["session_2"] = {**vault.sessions[SESSION], "id": "session_2", "name": "Winter"}
+    goal = goal_of(call("memoryManager_listSessions", order="asc"), "A to Z", vault, CATALOG)
+    assert shortcomings(execute([call("memoryManager_listSessions", order="desc")], vault, CATALOG), goal)
+    unordered = goal_of(call("memoryManager_listSessions"), "All", vault, CATALOG)
+    assert not shortcomings(execute([call("memoryManager_listSessions", order="asc")], vault, CATALOG), unordered)
+
+
+@pytest.mark.parametrize(
+    "useless",
+    [
+        call("vaultManager_createFolder", path="Garden"),
+        call("vaultManager_deleteNote", path="Gone.md"),
+        call("vaultLibrarian_searchContent", query="zzzz"),
+    ],
+)
+def test_a_call_that_does_and_finds_nothing_has_no_goal(useless):
+    with pytest.raises(NoGoal):
+        goal_of(useless, "q", small_vault(), CATALOG)
+
+
+@pytest.mark.parametrize(
+    "prompt, fault",
+    [
+        (Prompt("p", "q", goal={}, vault=small_vault()), "doing nothing meets its goal"),
+        (Prompt("p", "q", goal=MOVED), "it has a goal, but no vault"),
+        (Prompt("p", "q", goal=MOVED, vault=small_vault(), expected_call=call("vaultManager_createFolder", path="x")), "its expected_call"),
+        (Prompt("p", "q", goal=MOVED, vault=small_vault(), expected_call=MOVE), None),
+        (Prompt("p", "q"), None),
+    ],
+)  # fmt: skip
+def test_a_worthless_goal_is_a_fault_of_the_prompt(prompt, fault):
+    found = goal_fault(prompt, CATALOG)
+    assert found == fault if fault is None else str(found).startswith(fault)
+
+
+def test_a_prompt_set_with_a_worthless_goal_is_refused(tmp_path, capsys):
+    from Tools.selfplay_generator import main
+
+    path = tmp_path / "set.json"
+    path.write_text('[{"id": "one", "question": "Do it", "vault": "farm", "goal": {}}]')
+    assert main(["--prompt-set", str(path), "--model", "scripted:x", "--output", str(tmp_path / "o.jsonl")]) == 2
+    assert "the prompt one cannot be used: doing nothing meets its goal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prompt", ALL_PROMPTS, ids=lambda prompt: prompt.id)
+def test_a_bundled_prompt_is_met_by_its_call_alone(prompt):
+    assert goal_fault(prompt, CATALOG, num_random_calls=10) is None
+    verdict = validate(render_turn([prompt.expected_call]), prompt, CATALOG)
+    assert verdict.label, verdict.findings
+    assert all(verdict.checks.values())
+
+
+def test_the_heldout_set_has_five_prompts_a_tool_and_shares_nothing_with_the_other():
+    heldout = load_prompt_sets([HELDOUT_PROMPTS]).prompts
+    tools = [prompt.expected_tools[0] for prompt in heldout]
+    assert {tools.count(name) for name in CATALOG.tools} == {5}
+    others = load_prompt_sets([TOOL_PROMPTS]).prompts
+    assert not {prompt.question for prompt in heldout} & {prompt.question for prompt in others}
+    assert not {prompt.vault.name for prompt in heldout} & {prompt.vault.name for prompt in others}
+
+
+def test_two_trivial_agents_score_nothing():
+    """One says it is done, one makes random calls that fit the schemas."""
+    import random
+
+    for prompt in ALL_PROMPTS:
+        assert not validate(Message("assistant", "Done."), prompt, CATALOG).label
+        for index in range(3):
+            guess = random_call(CATALOG, prompt.vault, random.Random(f"{prompt.id}:{index}"))
+            assert not validate(render_turn([guess]), prompt, CATALOG).label
+
+
+def test_the_session_that_is_running_is_there_before_the_call():
+    context = {**CALL_CONTEXT, "sessionId": "session_1999999999999_new000000"}
+    rename = ToolCall("memoryManager_updateSession", {CONTEXT: context, "name": "Now"})
+    execution = execute([rename], small_vault(), CATALOG)
+    assert list(execution.changes["sessions"].changed) == ["session_1999999999999_new000000"]
+
+
+def test_without_calls_nothing_happened():
+    assert shortcomings(Execution((), {}), {"agents": {"removed": [AGENT]}})[0].code == "execution.not_done:agents.removed"
+    assert WORKSPACE in small_vault().workspaces

@@ -1,0 +1,66 @@
+"""A small vault and short ways to call tools on it, for tests."""
+
+from typing import Any
+
+from Evaluator.catalog import CONTEXT, load_catalog
+from Evaluator.records import ToolCall
+from Evaluator.vault.replies import Reply
+from Evaluator.vault.server import run_call
+from Evaluator.vault.state import Note, Vault, parents
+
+CATALOG = load_catalog()
+SESSION = "session_1767262543096_w42rv31zz"
+WORKSPACE = "ws_1766820801798_4e2wb9z8r"
+AGENT = "agent_1766321264591_zd9tolxr7"
+STATE = "state_1769072750068_alm8alv4t"
+CALL_CONTEXT = {
+    "sessionId": SESSION,
+    "workspaceId": WORKSPACE,
+    "sessionDescription": "Working on garden notes",
+    "sessionMemory": "",
+    "toolContext": "The user asked for it",
+    "primaryGoal": "Keep the notes in order",
+    "subgoal": "One step",
+}
+NOTES = {
+    "Garden/Beds.md": "---\ntags: [garden]\n---\n# Beds\n\nTomatoes in bed one\nBeans in bed two\n",
+    "Garden/Seeds/List.md": "- beans\n- peas\n- Beans again\n",
+    "Garden/Old/Beds.md": "old beds\n",
+    "Journal/2026-07-14.md": "Rain. No work in the garden.\n",
+    "Photos/bed.png": "",
+}
+
+
+def small_vault() -> Vault:
+    vault = Vault("small", 1_780_000_000_000)
+    for age, (path, text) in enumerate(NOTES.items()):
+        vault.notes[path] = Note(text, 1_770_000_000_000, 1_779_000_000_000 - age)
+        vault.folders.update(dict.fromkeys(parents(path), True))
+    vault.folders["Empty"] = True
+    vault.workspaces[WORKSPACE] = {
+        "id": WORKSPACE, "name": "Garden", "description": "Beds", "rootFolder": "Garden", "purpose": "Growing food",
+        "workflows": [{"name": "Sow", "when": "April", "steps": "Rake\nSow"}], "keyFiles": ["Garden/Beds.md"],
+        "created": 1, "lastAccessed": 1,
+    }  # fmt: skip
+    vault.sessions[SESSION] = {"id": SESSION, "name": "Spring", "workspaceId": WORKSPACE, "created": 2, "description": ""}
+    vault.states[STATE] = {
+        "id": STATE, "name": "Half sown", "workspaceId": WORKSPACE, "sessionId": SESSION, "created": 3, "tags": ["sowing"],
+        "activeTask": "Sowing", "activeFiles": ["Garden/Beds.md"], "nextSteps": ["Water"], "reasoning": "Rain",
+        "conversationContext": "Sowing beans",
+    }  # fmt: skip
+    vault.agents[AGENT] = {"id": AGENT, "name": "Plant Doctor", "description": "Sick plants", "prompt": "Say why.", "isEnabled": True}
+    vault.traces["trace_1"] = {
+        "id": "trace_1", "workspaceId": WORKSPACE, "sessionId": SESSION, "timestamp": 5,
+        "tool": "contentManager_appendContent", "content": "Added beans to the seed list",
+    }  # fmt: skip
+    return vault
+
+
+def call(name: str, /, **arguments: Any) -> ToolCall:
+    return ToolCall(name, {CONTEXT: CALL_CONTEXT, **arguments})
+
+
+def run(vault: Vault, name: str, /, **arguments: Any) -> Reply:
+    """Call a tool by its name without the manager, which is unique."""
+    full = next(tool for tool in CATALOG.tools if tool.rpartition("_")[2] == name or tool == name)
+    return run_call(call(full, **arguments), vault, CATALOG)
