@@ -1,3 +1,3 @@
 """The shared core: what is asked, who answers, how an answer is judged."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""Do the values of a call come from somewhere? From the conversation, the system prompt or the vault, not from thin air.
+"""Do the values of a call come from somewhere: the conversation, the system prompt or the vault?
 
 Values that name things (paths, ids, dates, search words, names) must be found there; free text must share a word with
 the request; the request must not be copied whole into one argument. What a value is follows from the name of its
@@ -161,11 +161,15 @@ def _is_id_known(key: str, sources: Sources) -> bool:
 
 def _is_date_known(date: str, sources: Sources) -> bool:
     """The date as such, its day beside its month in words or digits, or a day told relative to now."""
-    if date in sources.said or (sources.vault and date in sources.vault.folded_text) or _RELATIVE_DAY.search(sources.said):
+    if (
+        date in sources.said
+        or (sources.vault and date in sources.vault.folded_text)
+        or _RELATIVE_DAY.search(sources.said)
+    ):
         return True
     year, month, day = date.split("-")
     names_month = _MONTHS[int(month) - 1] in sources.folded if 1 <= int(month) <= 12 else False
-    return year in sources.said and (names_month or month in sources.said) or (
+    return (year in sources.said and (names_month or month in sources.said)) or (
         names_month and re.search(rf"\b0?{int(day)}(?:st|nd|rd|th)?\b", sources.said) is not None
     )
 

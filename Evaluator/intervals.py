@@ -1,6 +1,7 @@
 """Confidence intervals of proportions."""
 
 import math
+from collections.abc import Callable
 
 
 def exact_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -13,7 +14,7 @@ def exact_interval(count: int, total: int, confidence: float = 0.95) -> tuple[fl
     return low, high
 
 
-def _solve(falling, target: float) -> float:  # type: ignore[no-untyped-def]
+def _solve(falling: Callable[[float], float], target: float) -> float:
     """Where a function that falls from 1 to 0 over [0, 1] passes `target`, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(60):

@@ -14,8 +14,8 @@ from typing import Any
 
 from Evaluator.catalog import Catalog
 from Evaluator.errors import UsageError
-from Evaluator.goal_checks import goal_fault
 from Evaluator.records import Prompt, ToolCall
+from Evaluator.trials.goal_checks import goal_fault
 from Evaluator.vault.loading import load_fixture
 
 TOOL_PROMPTS = Path(__file__).parent / "prompts" / "tool_prompts.json"

@@ -1,4 +1,4 @@
-"""Judge rows that lie in files: by what their metadata, or the prompt set they came from, says about the right answer."""
+"""Judge rows in files by what their metadata, or the prompt set they came from, says about the right answer."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from Evaluator.vault.state import Vault
 
 @dataclass
 class Judge:
-    """Judges rows one by one. `prompts` by id know more than a row's metadata; `vaults` are those beside the bundled."""
+    """Judges rows one by one. `prompts` by id know more than a row; `vaults` are those beside the bundled ones."""
 
     catalog: Catalog
     prompts: Mapping[str, Prompt] = field(default_factory=dict)

@@ -6,10 +6,12 @@ from functools import lru_cache
 STEM_LENGTH = 5
 _WORD = re.compile(r"[^\W_]+")
 _STOPWORDS = frozenset(
-    "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it its "
-    "just let make me my new no not now of off on one or our out please she should so some than that the their them "
-    "then there these they this those to too up us use user was we were what when where which who why will with would "
-    "you your".split()
+    _WORD.findall("""
+        a an and are as at be been but by can could did do does for from had has have he her his how i if in into is
+        it its just let make me my new no not now of off on one or our out please she should so some than that the
+        their them then there these they this those to too up us use user was we were what when where which who why
+        will with would you your
+    """)
 )
 
 

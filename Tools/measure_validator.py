@@ -1,9 +1,11 @@
 """How often is the validator wrong? Judge thousands of answers that are wrong or right by the way they were made.
 
-    python Tools/measure_validator.py
+python Tools/measure_validator.py
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import random
 import sys
@@ -15,7 +17,6 @@ from pathlib import Path
 if not __package__:  # run as a file: behave like `python -m` from the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from Evaluator import mutants, variants
 from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, UsageError
@@ -24,8 +25,11 @@ from Evaluator.model_flags import number
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Prompt
 from Evaluator.tool_calls import parse_turn
+from Evaluator.trials import mutants, variants
 from Evaluator.validator import validate
+from Evaluator.vault.loading import load_fixture
 from Tools.generator_flags import add_catalog_argument
+from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, CannotFill, load_templates
 
 
 @dataclass
@@ -98,12 +102,24 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="prompts with an expected_call to make answers from (default: the two bundled sets)",
     )
+    parser.add_argument(
+        "--num-templates",
+        type=number(int, 1),
+        metavar="N",
+        help="make the answers from N filled templates of v2 instead, which share nothing with the bundled sets",
+    )
     add_catalog_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="other seeds change other places (default: %(default)s)")
-    parser.add_argument("--examples", action="store_true", help="print each wrongly judged answer as a JSON line instead")
+    parser.add_argument(
+        "--examples", action="store_true", help="print each wrongly judged answer as a JSON line instead"
+    )
     limit = number(float, 0, 1)
     parser.add_argument(
-        "--max-false-positive-rate", type=limit, default=0.001, metavar="X", help="status 1 above (default: %(default)s)"
+        "--max-false-positive-rate",
+        type=limit,
+        default=0.001,
+        metavar="X",
+        help="status 1 above (default: %(default)s)",
     )
     parser.add_argument(
         "--max-false-negative-rate", type=limit, default=0.01, metavar="X", help="status 1 above (default: %(default)s)"
@@ -112,13 +128,30 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace) -> int:
-    catalog = load_catalog(args.catalog)
+def template_prompts(num_prompts: int, catalog: Catalog) -> list[Prompt]:
+    """Filled templates, all of them in turn, on the vaults that v2 uses."""
+    templates = load_templates(DEFAULT_TEMPLATES, catalog)
+    vaults = [load_fixture(name) for name in TRAINING_VAULTS]
+    prompts = []
+    for index, template in zip(range(num_prompts), itertools.cycle(templates.templates), strict=False):
+        with contextlib.suppress(CannotFill):
+            rng = random.Random(f"measure:{index}")
+            prompts.append(templates.fill(template, rng, vaults[index % len(vaults)], catalog))
+    return prompts
+
+
+def prompts_of(args: argparse.Namespace, catalog: Catalog) -> list[Prompt]:
     prompt_set = load_prompt_sets(args.prompt_set)
     prompt_set.check_against(catalog)
     prompts = [prompt for prompt in prompt_set.prompts if prompt.expected_call and prompt.vault]
     if not prompts:
         raise UsageError("none of the prompts has both an expected_call and a vault")
+    return prompts
+
+
+def run(args: argparse.Namespace) -> int:
+    catalog = load_catalog(args.catalog)
+    prompts = template_prompts(args.num_templates, catalog) if args.num_templates else prompts_of(args, catalog)
     wrong, right = measure(prompts, catalog, args.seed)
     for line in _examples(wrong, right) if args.examples else _report(wrong, right, len(prompts)):
         print(line)

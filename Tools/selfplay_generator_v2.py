@@ -24,7 +24,7 @@ from Tools.clients import Clients
 from Tools.generator_flags import add_judging_arguments, add_output_arguments, add_sampling_arguments, span
 from Tools.prompt_writer import PromptWriter, describe_methods, parse_methods
 from Tools.selfplay_core import Plan, run_plan
-from Tools.templates import DEFAULT_TEMPLATES, Templates, load_templates
+from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, Templates, load_templates
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +103,6 @@ def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-TRAINING_VAULTS = ("farm", "studio")
-"""The bundled vaults that templates are filled from; the others belong to evaluation sets."""
-
-
 def make_prompt_writer(
     args: argparse.Namespace, templates: Templates | None, vaults: Sequence[Vault], catalog: Catalog, clients: Clients
 ) -> PromptWriter:
@@ -133,17 +129,33 @@ def vaults_for(args: argparse.Namespace) -> list[Vault]:
     return [load_folder(args.vault_path)] if args.vault_path else [load_fixture(name) for name in TRAINING_VAULTS]
 
 
+def templates_for_folder(templates: Templates, vaults: Sequence[Vault], catalog: Catalog) -> Templates:
+    """The templates that a user's own vault has something for. Raises UsageError where it has no notes."""
+    if not any(path.endswith(".md") for path in vaults[0].notes):
+        raise UsageError(f"the vault {vaults[0].name} holds no Markdown notes")
+    fitting = templates.that_fit(vaults, catalog)
+    covered = {one["tool"] for one in fitting.templates}
+    missing = sorted({one["tool"] for one in templates.templates} - covered)
+    if missing:
+        log.warning("warning: the vault %s has nothing to ask these tools for: %s", vaults[0].name, ", ".join(missing))
+    return fitting
+
+
 def generate(args: argparse.Namespace) -> int:
     catalog = load_catalog(args.catalog)
     args.prompt_method = args.prompt_method or {"teacher" if args.prompt_generator_model else "self": 1.0}
     if ("teacher" in args.prompt_method) != bool(args.prompt_generator_model):
         raise UsageError("the method teacher needs --prompt-generator-model, and that flag needs the method teacher")
+    if args.vault_path and "template" not in args.prompt_method:
+        raise UsageError("--vault-path is for --prompt-method template, whose slots it fills")
     if args.prompt_generator_base_url and not args.prompt_generator_model:
         raise UsageError("--prompt-generator-base-url needs --prompt-generator-model, a model there")
     if args.prompt_generator_api_key_env and not args.prompt_generator_base_url:
         raise UsageError("--prompt-generator-api-key-env is for --prompt-generator-base-url, which is not given")
     templates = load_templates(args.templates, catalog) if {"template", "teacher"} & args.prompt_method.keys() else None
     vaults = vaults_for(args) if "template" in args.prompt_method else []
+    if args.vault_path and templates:
+        templates = templates_for_folder(templates, vaults, catalog)
     if args.model == EMBEDDED and not args.adapter and "self" in args.prompt_method:
         log.warning("warning: the bundled model is too small to write requests; --prompt-method template is for it")
     settings = {

@@ -10,7 +10,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault, base_name, parent
 from Tools.attempts import UnusablePrompt
 
 DEFAULT_TEMPLATES = Path(__file__).parent / "templates.json"
+TRAINING_VAULTS = ("farm", "studio")
+"""The bundled vaults that templates are filled from; the others belong to evaluation sets."""
 _SLOT = re.compile(r"\{(\w+)\}")
-_TRIES = 8
+_TRIES = 16
 """So often other words are tried when a template does not fit the vault (the new note is there already)."""
 
 
@@ -40,6 +42,18 @@ class Templates:
     words: Mapping[str, Sequence[Any]]
     topics: Sequence[str]
     sha256: str
+
+    def that_fit(self, vaults: Sequence[Vault], catalog: Catalog) -> "Templates":
+        """Those templates that every one of the vaults has something for, as far as a few tries show."""
+        return replace(
+            self, templates=[one for one in self.templates if all(self._fits(one, v, catalog) for v in vaults)]
+        )
+
+    def _fits(self, template: Mapping[str, Any], vault: Vault, catalog: Catalog) -> bool:
+        try:
+            return bool(self.fill(template, random.Random(0), vault, catalog))
+        except CannotFill:
+            return False
 
     def write(self, rng: random.Random, vault: Vault, catalog: Catalog) -> Prompt:
         """A random template filled at random: a prompt with the vault, the right call and its goal.
@@ -103,7 +117,7 @@ def _filled(value: Any, slots: "Slots") -> Any:
 
 
 class Slots:
-    """The values of one request, each drawn when it is first asked for; those that belong together are drawn together."""
+    """The values of one request, drawn when first asked for; those that belong together are drawn together."""
 
     def __init__(self, rng: random.Random, vault: Vault, words: Mapping[str, Sequence[Any]], catalog: Catalog) -> None:
         self._rng = rng
@@ -166,7 +180,9 @@ class Slots:
     def word(self) -> str:
         """A word that the note has twice or more."""
         words = re.findall(r"\b[A-Za-z]{4,}\b", self._vault.notes[self["note"]].text)
-        return str(self.pick(sorted({word for word in words if words.count(word) > 1}), f"word twice in {self['note']}"))
+        return str(
+            self.pick(sorted({word for word in words if words.count(word) > 1}), f"word twice in {self['note']}")
+        )
 
     def line_range(self) -> dict[str, int]:
         num_lines = self._vault.notes[self["note"]].text.count("\n")

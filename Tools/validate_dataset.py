@@ -1,7 +1,7 @@
 """Judge the rows of any JSONL of conversations: do their labels agree with the validator?
 
-    python Tools/validate_dataset.py selfplay.jsonl
-    cat *.jsonl | python Tools/validate_dataset.py --relabel - > relabelled.jsonl
+python Tools/validate_dataset.py selfplay.jsonl
+cat *.jsonl | python Tools/validate_dataset.py --relabel - > relabelled.jsonl
 """
 
 import argparse
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--relabel",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="write the rows with the verdict as their label to stdout, and the report to stderr (default: %(default)s)",
+        help="write the rows with the verdict for a label to stdout, the report to stderr (default: %(default)s)",
     )
     group.add_argument(
         "--num-codes", type=number(int, 0), default=10, metavar="N", help="codes to list (default: %(default)s)"

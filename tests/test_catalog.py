@@ -49,7 +49,7 @@ def write(tmp_path, data):
 def test_a_context_field_may_have_the_schema_true(tmp_path):
     catalog = load_catalog(write(tmp_path, {**SMALL, "context": {"type": "object", "properties": {"why": True}}}))
     call = ToolCall("lamp_switch", {"context": {"why": "dark"}, "is_on": True})
-    assert validate(render_turn([call]), Prompt("p", "q"), catalog).label
+    assert validate(render_turn([call]), Prompt("p", "Light, it is dark"), catalog).label
 
 
 def test_another_catalog_without_context_loads(tmp_path):

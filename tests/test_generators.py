@@ -122,7 +122,10 @@ def test_v2_templates_know_the_tool(scripted, out):
     rows = rows_of(out)
     assert {row["metadata"]["prompt_method"] for row in rows} == {"template"}
     for row in rows:
-        assert row["label"] is (row["metadata"]["target_tool"] == "vaultManager_moveNote")
+        metadata = row["metadata"]
+        assert metadata["checks"]["relevance"] is (metadata["target_tool"] == "vaultManager_moveNote")
+        assert row["label"] is False, "the note that it moves was not asked for"
+        assert json.loads(metadata["goal"])
 
 
 def test_v2_mixes_methods_and_asks_claude_through_the_sdk(self_player, out, monkeypatch):
@@ -294,7 +297,7 @@ def test_v1_and_v2_have_one_schema(model_server, tmp_path):
 
 def shape(row):
     """The keys of a row with the types they may have."""
-    nullable = {"prompt_model", "target_tool", "top_p"}
+    nullable = {"prompt_model", "target_tool", "vault", "goal", "top_p"}
     metadata = {key: "null" if key in nullable else type(value).__name__ for key, value in row["metadata"].items()}
     return [
         list(row),

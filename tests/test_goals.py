@@ -4,11 +4,11 @@ import pytest
 
 from Evaluator.catalog import CONTEXT
 from Evaluator.execution import Execution, execute, shortcomings
-from Evaluator.goal_checks import goal_fault
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
-from Evaluator.random_calls import random_call
 from Evaluator.records import Message, Prompt, ToolCall
 from Evaluator.tool_calls import render_turn
+from Evaluator.trials.goal_checks import goal_fault
+from Evaluator.trials.random_calls import random_call
 from Evaluator.validator import validate
 from Evaluator.vault.goals import NoGoal, goal_of
 from tests.vaults import AGENT, CALL_CONTEXT, CATALOG, SESSION, WORKSPACE, call, small_vault
@@ -33,13 +33,19 @@ def test_a_goal_is_what_the_right_call_does():
     "calls, expected",
     [
         ([], ["execution.not_done:notes.moved", "execution.not_done:folders.added"]),
-        ([call("vaultManager_moveNote", path="Garden/Beds.md", newPath="Archive/beds.md")],
-         ["execution.not_done:notes.moved", "execution.collateral:notes.moved"]),
+        (
+            [call("vaultManager_moveNote", path="Garden/Beds.md", newPath="Archive/beds.md")],
+            ["execution.not_done:notes.moved"],
+        ),
+        (
+            [call("vaultManager_moveNote", path="Photos/bed.png", newPath="Archive/bed.png")],
+            ["execution.not_done:notes.moved", "execution.collateral:notes.moved"],
+        ),
         ([MOVE, call("vaultManager_deleteNote", path="Photos/bed.png")], ["execution.collateral:notes.removed"]),
         ([MOVE, call("vaultManager_createFolder", path="More")], ["execution.collateral:folders.added"]),
         ([MOVE, MOVE], ["execution.error:vaultManager_moveNote"]),
     ],
-)  # fmt: skip
+)
 def test_a_goal_is_not_met_by_less_or_by_more(calls, expected):
     assert codes(MOVED, *calls) == expected
 
@@ -55,7 +61,11 @@ def test_a_goal_is_not_met_by_less_or_by_more(calls, expected):
         ),
         (
             "Write two lines about the rain into a new note Journal/Rain.md",
-            call("contentManager_createContent", filePath="Journal/Rain.md", content="Rain again.\nThe garden has to wait."),
+            call(
+                "contentManager_createContent",
+                filePath="Journal/Rain.md",
+                content="Rain again.\nThe garden has to wait.",
+            ),
             [{"content": "The garden waits because of rain."}],
             [{"content": "Buy shoes."}, {"content": ""}, {"filePath": "Journal/Rain2.md"}],
         ),
@@ -78,7 +88,7 @@ def test_a_goal_is_not_met_by_less_or_by_more(calls, expected):
             [{"limit": 2}, {"query": "Tomatoes"}],
         ),
     ],
-)  # fmt: skip
+)
 def test_what_may_differ_and_what_may_not(question, right, good, bad):
     goal = goal_of(right, question, small_vault(), CATALOG)
     assert codes(goal, right) == []
@@ -115,11 +125,16 @@ def test_a_call_that_does_and_finds_nothing_has_no_goal(useless):
     [
         (Prompt("p", "q", goal={}, vault=small_vault()), "doing nothing meets its goal"),
         (Prompt("p", "q", goal=MOVED), "it has a goal, but no vault"),
-        (Prompt("p", "q", goal=MOVED, vault=small_vault(), expected_call=call("vaultManager_createFolder", path="x")), "its expected_call"),
+        (
+            Prompt(
+                "p", "q", goal=MOVED, vault=small_vault(), expected_call=call("vaultManager_createFolder", path="x")
+            ),
+            "its expected_call",
+        ),
         (Prompt("p", "q", goal=MOVED, vault=small_vault(), expected_call=MOVE), None),
         (Prompt("p", "q"), None),
     ],
-)  # fmt: skip
+)
 def test_a_worthless_goal_is_a_fault_of_the_prompt(prompt, fault):
     found = goal_fault(prompt, CATALOG)
     assert found == fault if fault is None else str(found).startswith(fault)
@@ -170,5 +185,7 @@ def test_the_session_that_is_running_is_there_before_the_call():
 
 
 def test_without_calls_nothing_happened():
-    assert shortcomings(Execution((), {}), {"agents": {"removed": [AGENT]}})[0].code == "execution.not_done:agents.removed"
+    assert (
+        shortcomings(Execution((), {}), {"agents": {"removed": [AGENT]}})[0].code == "execution.not_done:agents.removed"
+    )
     assert WORKSPACE in small_vault().workspaces

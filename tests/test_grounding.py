@@ -42,12 +42,17 @@ def test_a_path_that_was_named_is_known(request_text, path):
     ],
 )
 def test_a_path_from_thin_air_is_not(request_text, path):
-    assert codes(request_text, "vaultManager_openNote", vault=small_vault(), path=path) == ["grounding.unknown_path:path"]
+    assert codes(request_text, "vaultManager_openNote", vault=small_vault(), path=path) == [
+        "grounding.unknown_path:path"
+    ]
 
 
 def test_ids_come_from_the_talk_or_the_vault():
     assert codes("Delete the plant agent", "agentManager_deleteAgent", vault=small_vault(), id=AGENT) == []
-    assert codes("Delete the plant agent", "agentManager_deleteAgent", earlier=[f'- Plant (id: "{AGENT}")'], id=AGENT) == []
+    assert (
+        codes("Delete the plant agent", "agentManager_deleteAgent", earlier=[f'- Plant (id: "{AGENT}")'], id=AGENT)
+        == []
+    )
     assert codes("Delete the plant agent", "agentManager_deleteAgent", id=AGENT) == ["grounding.unknown_id:id"]
 
 
@@ -87,7 +92,13 @@ def test_the_whole_request_is_no_argument():
 
 
 def test_a_context_about_something_else_is_refused():
-    context = {**CALL_CONTEXT, "sessionDescription": "x", "toolContext": "x", "primaryGoal": "Learn chess", "subgoal": "x"}
+    context = {
+        **CALL_CONTEXT,
+        "sessionDescription": "x",
+        "toolContext": "x",
+        "primaryGoal": "Learn chess",
+        "subgoal": "x",
+    }
     call = ToolCall("vaultManager_deleteNote", {CONTEXT: context, "path": "Inbox/a.md"})
     found = ungrounded(call, sources_of("Delete Inbox/a.md", [], None), CATALOG)
     assert [one.code for one in found] == ["grounding.unrelated_context"]

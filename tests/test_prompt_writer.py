@@ -1,10 +1,7 @@
-import random
-
 import pytest
 
-from Evaluator.errors import UsageError
 from Tools.attempts import UnusablePrompt
-from Tools.prompt_writer import DEFAULT_TEMPLATES, clean_request, load_templates, parse_methods
+from Tools.prompt_writer import clean_request, parse_methods
 
 REQUEST = "Move Inbox/Plan.md to the folder Garden."
 
@@ -66,32 +63,6 @@ def test_what_is_no_request_is_rejected_with_a_reason(text, reason):
     with pytest.raises(UnusablePrompt) as error:
         clean_request(text)
     assert error.value.reason == f"prompt.{reason}"
-
-
-def test_templates_cover_every_tool_and_know_it(catalog):
-    templates = load_templates(DEFAULT_TEMPLATES, catalog)
-    assert len(templates.templates) >= 47
-    prompts = [templates.write(random.Random(index)) for index in range(2000)]
-    assert {prompt.expected_tools[0] for prompt in prompts} == set(catalog.tools)
-    assert not any("{" in prompt.question for prompt in prompts)
-    assert all(clean_request(prompt.question) == prompt.question for prompt in prompts)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("{", "templates"),
-        ('{"slots": {}, "topics": ["x"]}', "templates"),
-        ('{"slots": {}, "topics": ["x"], "templates": []}', "empty"),
-        ('{"slots": {}, "topics": ["x"], "templates": [{"id": "a", "tool": "get_tools", "text": "{gone}"}]}', "gone"),
-        ('{"slots": {}, "topics": ["x"], "templates": [{"id": "a", "tool": "nothing", "text": "x"}]}', "nothing"),
-    ],
-)
-def test_faulty_templates_are_refused(tmp_path, catalog, text, words):
-    path = tmp_path / "templates.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match=words):
-        load_templates(path, catalog)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 
 from Evaluator.intervals import exact_interval
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
-from Evaluator.random_calls import random_call
+from Evaluator.trials.random_calls import random_call
 from Evaluator.vault.loading import load_fixture
-from Tools.measure_validator import main, measure
 from tests.vaults import CATALOG
+from Tools.measure_validator import main, measure
 
 
 def test_the_error_rates_stay_under_their_limits():

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from Evaluator.catalog import CONTEXT
 from Evaluator.errors import UsageError
-from Evaluator.random_calls import random_call
 from Evaluator.records import ToolCall
+from Evaluator.trials.random_calls import random_call
 from Evaluator.vault.changes import changes_between, to_dict
 from Evaluator.vault.loading import fixture_names, load_fixture, load_folder
 from Evaluator.vault.server import TOOLS, run_call
@@ -37,21 +37,42 @@ def changes_of(name: str, /, **arguments):
 @pytest.mark.parametrize(
     "name, arguments, expected",
     [
-        ("createFolder", {"path": "Garden/2026/May"}, {"folders": {"added": {"Garden/2026": True, "Garden/2026/May": True}}}),
+        (
+            "createFolder",
+            {"path": "Garden/2026/May"},
+            {"folders": {"added": {"Garden/2026": True, "Garden/2026/May": True}}},
+        ),
         ("createFolder", {"path": "/Garden/"}, {}),
         ("deleteFolder", {"path": "Empty"}, {"folders": {"removed": {"Empty": True}}}),
-        ("deleteNote", {"path": "Journal/2026-07-14"}, {"notes": {"removed": {"Journal/2026-07-14.md": NOTES["Journal/2026-07-14.md"]}}}),
-        ("duplicateNote", {"sourcePath": "Garden/Beds.md", "targetPath": "Copy.md"}, {"notes": {"added": {"Copy.md": BEDS}}}),
+        (
+            "deleteNote",
+            {"path": "Journal/2026-07-14"},
+            {"notes": {"removed": {"Journal/2026-07-14.md": NOTES["Journal/2026-07-14.md"]}}},
+        ),
+        (
+            "duplicateNote",
+            {"sourcePath": "Garden/Beds.md", "targetPath": "Copy.md"},
+            {"notes": {"added": {"Copy.md": BEDS}}},
+        ),
         (
             "duplicateNote",
             {"sourcePath": "Garden/Beds.md", "targetPath": "Garden/Beds.md", "autoIncrement": True, "overwrite": True},
             {"notes": {"added": {"Garden/Beds copy.md": BEDS}}},
         ),
-        ("moveNote", {"path": "Photos/bed.png", "newPath": "Garden/bed.png"}, {"notes": {"moved": {"Photos/bed.png": "Garden/bed.png"}}}),
+        (
+            "moveNote",
+            {"path": "Photos/bed.png", "newPath": "Garden/bed.png"},
+            {"notes": {"moved": {"Photos/bed.png": "Garden/bed.png"}}},
+        ),
         (
             "moveNote",
             {"path": "Photos/bed.png", "newPath": "Journal/2026-07-14.md", "overwrite": True},
-            {"notes": {"changed": {"Journal/2026-07-14.md": {"old": NOTES["Journal/2026-07-14.md"], "new": ""}}, "removed": {"Photos/bed.png": ""}}},
+            {
+                "notes": {
+                    "changed": {"Journal/2026-07-14.md": {"old": NOTES["Journal/2026-07-14.md"], "new": ""}},
+                    "removed": {"Photos/bed.png": ""},
+                }
+            },
         ),
         (
             "moveFolder",
@@ -69,12 +90,28 @@ def changes_of(name: str, /, **arguments):
                 "folders": {"added": {"Garden/Older": True}, "removed": {"Garden/Old": True}},
             },
         ),
-        ("openNote", {"path": "Garden/Beds"}, {"opened": {"added": {"0": {"path": "Garden/Beds.md", "mode": "current", "focus": True}}}}),
-        ("createContent", {"filePath": "New/a: b", "content": ""}, {"notes": {"added": {"New/a_ b.md": ""}}, "folders": {"added": {"New": True}}}),
-        ("appendContent", {"filePath": "Garden/Beds", "content": "x"}, {"notes": {"changed": {"Garden/Beds.md": {"old": BEDS, "new": BEDS + "x"}}}}),
-        ("prependContent", {"filePath": "Garden/Beds", "content": "x"}, {"notes": {"changed": {"Garden/Beds.md": {"old": BEDS, "new": "x" + BEDS}}}}),
+        (
+            "openNote",
+            {"path": "Garden/Beds"},
+            {"opened": {"added": {"0": {"path": "Garden/Beds.md", "mode": "current", "focus": True}}}},
+        ),
+        (
+            "createContent",
+            {"filePath": "New/a: b", "content": ""},
+            {"notes": {"added": {"New/a_ b.md": ""}}, "folders": {"added": {"New": True}}},
+        ),
+        (
+            "appendContent",
+            {"filePath": "Garden/Beds", "content": "x"},
+            {"notes": {"changed": {"Garden/Beds.md": {"old": BEDS, "new": BEDS + "x"}}}},
+        ),
+        (
+            "prependContent",
+            {"filePath": "Garden/Beds", "content": "x"},
+            {"notes": {"changed": {"Garden/Beds.md": {"old": BEDS, "new": "x" + BEDS}}}},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_tool_changes_the_vault_as_it_says(name, arguments, expected):
     assert changes_of(name, **arguments) == expected
 
@@ -83,15 +120,31 @@ def test_a_tool_changes_the_vault_as_it_says(name, arguments, expected):
     "name, arguments, new_text",
     [
         ("replaceContent", {"oldContent": "- beans", "newContent": "- corn"}, "- corn\n- peas\n- Beans again\n"),
-        ("replaceContent", {"oldContent": "- peas", "newContent": "$& and $$5"}, "- beans\n- peas and $5\n- Beans again\n"),
-        ("replaceContent", {"oldContent": "- Beans agaim", "newContent": "-", "similarityThreshold": 0.8}, "- beans\n- peas\n-\n"),
+        (
+            "replaceContent",
+            {"oldContent": "- peas", "newContent": "$& and $$5"},
+            "- beans\n- peas and $5\n- Beans again\n",
+        ),
+        (
+            "replaceContent",
+            {"oldContent": "- Beans agaim", "newContent": "-", "similarityThreshold": 0.8},
+            "- beans\n- peas\n-\n",
+        ),
         ("deleteContent", {"content": "- "}, "beans\npeas\nBeans again\n"),
         ("replaceByLine", {"startLine": 2, "endLine": 99, "newContent": "x\ny"}, "- beans\nx\ny"),
         ("findReplaceContent", {"findText": "e", "replaceText": "E"}, "- bEans\n- peas\n- Beans again\n"),
-        ("findReplaceContent", {"findText": "BEANS", "replaceText": "x", "replaceAll": True, "caseSensitive": False}, "- x\n- peas\n- x again\n"),
-        ("findReplaceContent", {"findText": "pea", "replaceText": "x", "wholeWord": True}, "- beans\n- peas\n- Beans again\n"),
+        (
+            "findReplaceContent",
+            {"findText": "BEANS", "replaceText": "x", "replaceAll": True, "caseSensitive": False},
+            "- x\n- peas\n- x again\n",
+        ),
+        (
+            "findReplaceContent",
+            {"findText": "pea", "replaceText": "x", "wholeWord": True},
+            "- beans\n- peas\n- Beans again\n",
+        ),
     ],
-)  # fmt: skip
+)
 def test_text_is_replaced_as_the_server_does_it(name, arguments, new_text):
     vault = small_vault()
     assert run(vault, name, filePath="Garden/Seeds/List.md", **arguments).error is None
@@ -117,17 +170,31 @@ def test_records_are_made_and_changed():
     assert vault.sessions[loaded["newSessionId"]]["name"] == 'Continuation of "May"'
     assert run(vault, "updateSession", name="Spring 2026").data["sessionId"] == SESSION
     state = run(
-        vault, "createState", name="S", conversationContext="c", activeTask="t", activeFiles=["a.md"], nextSteps=["n"], reasoning="r"
+        vault,
+        "createState",
+        name="S",
+        conversationContext="c",
+        activeTask="t",
+        activeFiles=["a.md"],
+        nextSteps=["n"],
+        reasoning="r",
     ).data["stateId"]
     assert run(vault, "updateState", stateId=state, addTags=["x", "y"], removeTags=["x"]).data["tags"] == ["x", "y"]
     assert [one["id"] for one in run(vault, "listStates", tags=["sowing"]).data["states"]] == [STATE]
     workspace = run(
-        vault, "createWorkspace", name="W", rootFolder="Garden/Old", purpose="p", currentGoal="g",
+        vault,
+        "createWorkspace",
+        name="W",
+        rootFolder="Garden/Old",
+        purpose="p",
+        currentGoal="g",
         workflows=[{"name": "n", "when": "w", "steps": "s"}],
-    ).data["workspaceId"]  # fmt: skip
+    ).data["workspaceId"]
     run(vault, "updateWorkspace", workspaceId=workspace, fieldPath="context.goals[0]", newValue="g")
     assert vault.workspaces[workspace]["context"] == {"goals": {"0": "g"}}
-    assert run(vault, "loadWorkspace", id=WORKSPACE).data["context"]["recentActivity"] == ["Added beans to the seed list"]
+    assert run(vault, "loadWorkspace", id=WORKSPACE).data["context"]["recentActivity"] == [
+        "Added beans to the seed list"
+    ]
     agent = run(vault, "createAgent", name="A", description="d", prompt="p").data["id"]
     assert run(vault, "toggleAgent", id=agent).data["isEnabled"] is False
     assert run(vault, "deleteAgent", id=agent).data == {"deleted": True, "id": agent}
@@ -137,9 +204,13 @@ def test_records_are_made_and_changed():
 def test_what_goes_outside_is_recorded_and_answered_by_a_stand_in():
     vault = small_vault()
     reply = run(
-        vault, "executePrompt", prompt="Why?", agent="Plant Doctor", filepaths=["Garden/Beds"],
+        vault,
+        "executePrompt",
+        prompt="Why?",
+        agent="Plant Doctor",
+        filepaths=["Garden/Beds"],
         action={"type": "create", "targetPath": "Answer"},
-    )  # fmt: skip
+    )
     assert vault.requests[0]["files"] == ["Garden/Beds.md"]
     assert vault.notes["Answer.md"].text == reply.data["response"]
     run(vault, "generateImage", prompt="a bean", provider="google", savePath="Photos/bean.png")
@@ -156,13 +227,25 @@ def test_reading_answers_what_the_vault_holds():
     before = vault.copy()
     listed = run(vault, "listDirectory", path="", depth=1, filter="*.md").data
     assert [one["path"] for one in listed["files"]] == ["Garden/Beds.md", "Journal/2026-07-14.md"]
-    assert [one["name"] for one in run(vault, "listDirectory", path="Garden", foldersOnly=True).data["folders"]] == ["Old", "Seeds"]
-    assert run(vault, "readContent", filePath="Garden/Beds", offset=4, limit=3).data["content"] == "# Beds\n\nTomatoes in bed one"
+    assert [one["name"] for one in run(vault, "listDirectory", path="Garden", foldersOnly=True).data["folders"]] == [
+        "Old",
+        "Seeds",
+    ]
+    assert (
+        run(vault, "readContent", filePath="Garden/Beds", offset=4, limit=3).data["content"]
+        == "# Beds\n\nTomatoes in bed one"
+    )
     assert run(vault, "readContent", filePath="Garden/Beds", limit=3).data["content"] == BEDS
-    assert run(vault, "readContent", filePath="Garden/Old/Beds", includeLineNumbers=True).data["content"] == "1: old beds\n2: "
+    assert (
+        run(vault, "readContent", filePath="Garden/Old/Beds", includeLineNumbers=True).data["content"]
+        == "1: old beds\n2: "
+    )
     found = run(vault, "searchContent", query="beans").data["results"]
     assert {one["filePath"] for one in found} == {"Garden/Beds.md", "Garden/Seeds/List.md"}
-    assert run(vault, "searchDirectory", query="beds", paths=["Garden"], depth=1).data["results"][0]["path"] == "Garden/Beds.md"
+    assert (
+        run(vault, "searchDirectory", query="beds", paths=["Garden"], depth=1).data["results"][0]["path"]
+        == "Garden/Beds.md"
+    )
     assert run(vault, "searchMemory", query="beans", workspaceId=WORKSPACE).data["totalResults"] == 1
     assert run(vault, "vaultLibrarian_batch", searches=[{"query": "garden"}]).data["searches"][0]["totalResults"] > 2
     assert run(vault, "listCommands", filter="EXPORT").data["total"] == 2
@@ -175,37 +258,90 @@ def test_reading_answers_what_the_vault_holds():
     "name, arguments, error",
     [
         ("createFolder", {"path": ""}, "Path is required"),
-        ("createFolder", {"path": "Garden/Beds.md"}, "Failed to create folder: Path exists but is not a folder: Garden/Beds.md"),
+        (
+            "createFolder",
+            {"path": "Garden/Beds.md"},
+            "Failed to create folder: Path exists but is not a folder: Garden/Beds.md",
+        ),
         ("deleteFolder", {"path": "Garden"}, "Failed to delete folder: Folder is not empty: Garden"),
         ("deleteFolder", {"path": "Gone"}, "Failed to delete folder: Folder not found: Gone"),
         ("deleteNote", {"path": "Garden"}, "Failed to delete note: File not found: Garden.md"),
-        ("duplicateNote", {"sourcePath": "x.md", "targetPath": "y.md"}, "Failed to duplicate note: Source file not found: x.md"),
-        ("duplicateNote", {"sourcePath": "Garden/Beds.md", "targetPath": "Photos/bed.png"}, "Failed to duplicate note: Target file already exists: Photos/bed.png"),
-        ("editFolder", {"path": "Gone", "newPath": "New"}, "Failed to rename folder: ENOENT: no such file or directory, rename 'Gone' -> 'New'"),
-        ("editFolder", {"path": "Empty", "newPath": "Garden"}, "Failed to rename folder: ENOTEMPTY: directory not empty, rename 'Empty' -> 'Garden'"),
-        ("moveFolder", {"path": "Garden", "newPath": "Empty"}, "Failed to move folder: Destination already exists: Empty"),
+        (
+            "duplicateNote",
+            {"sourcePath": "x.md", "targetPath": "y.md"},
+            "Failed to duplicate note: Source file not found: x.md",
+        ),
+        (
+            "duplicateNote",
+            {"sourcePath": "Garden/Beds.md", "targetPath": "Photos/bed.png"},
+            "Failed to duplicate note: Target file already exists: Photos/bed.png",
+        ),
+        (
+            "editFolder",
+            {"path": "Gone", "newPath": "New"},
+            "Failed to rename folder: ENOENT: no such file or directory, rename 'Gone' -> 'New'",
+        ),
+        (
+            "editFolder",
+            {"path": "Empty", "newPath": "Garden"},
+            "Failed to rename folder: ENOTEMPTY: directory not empty, rename 'Empty' -> 'Garden'",
+        ),
+        (
+            "moveFolder",
+            {"path": "Garden", "newPath": "Empty"},
+            "Failed to move folder: Destination already exists: Empty",
+        ),
         ("moveNote", {"path": "Garden/Beds", "newPath": "x.md"}, "Failed to move note: File not found: Garden/Beds"),
         ("openNote", {"path": "Gone"}, "Note not found at path: Gone.md"),
         ("listDirectory", {"path": "Gone"}, "Failed to list directory contents: Folder not found at path: Gone"),
         ("readContent", {"filePath": "Gone"}, "Error reading content: Error reading file: File not found: Gone.md"),
-        ("readContent", {"filePath": "Garden/Beds", "offset": 5, "limit": 0}, "Error reading content: Error reading lines: Start line cannot be greater than end line"),
-        ("createContent", {"filePath": "Garden/Beds", "content": "x"}, "Error creating file: Error creating file: File already exists: Garden/Beds.md"),
-        ("appendContent", {"filePath": "Gone", "content": "x"}, "Error appending content: Error appending to file: File not found: Gone.md"),
-        ("replaceContent", {"filePath": "Garden/Beds", "oldContent": "zzz", "newContent": "x"}, "Error replacing content: Error replacing content: Content to replace not found in file, even with fuzzy matching at 95% threshold"),
-        ("replaceByLine", {"filePath": "Garden/Beds.md", "startLine": 3, "endLine": 2, "newContent": "x"}, "Error replacing lines: Start line cannot be greater than end line"),
+        (
+            "readContent",
+            {"filePath": "Garden/Beds", "offset": 5, "limit": 0},
+            "Error reading content: Error reading lines: Start line cannot be greater than end line",
+        ),
+        (
+            "createContent",
+            {"filePath": "Garden/Beds", "content": "x"},
+            "Error creating file: Error creating file: File already exists: Garden/Beds.md",
+        ),
+        (
+            "appendContent",
+            {"filePath": "Gone", "content": "x"},
+            "Error appending content: Error appending to file: File not found: Gone.md",
+        ),
+        (
+            "replaceContent",
+            {"filePath": "Garden/Beds", "oldContent": "zzz", "newContent": "x"},
+            "Error replacing content: Error replacing content: Content to replace not found in file, "
+            "even with fuzzy matching at 95% threshold",
+        ),
+        (
+            "replaceByLine",
+            {"filePath": "Garden/Beds.md", "startLine": 3, "endLine": 2, "newContent": "x"},
+            "Error replacing lines: Start line cannot be greater than end line",
+        ),
         ("searchContent", {"query": " "}, "Query parameter is required and cannot be empty"),
-        ("vaultLibrarian_batch", {"searches": [{"query": "a"}] * 3, "maxConcurrency": 2}, "Too many searches requested. Maximum allowed: 2"),
+        (
+            "vaultLibrarian_batch",
+            {"searches": [{"query": "a"}] * 3, "maxConcurrency": 2},
+            "Too many searches requested. Maximum allowed: 2",
+        ),
         ("loadWorkspace", {"id": "Garden"}, "Workspace with ID 'Garden' not found"),
         ("loadSession", {"targetSessionId": "s"}, "Session not found: s"),
         ("loadState", {"stateId": "s"}, "State not found: s"),
         ("getAgent", {"name": "Nobody"}, 'Agent with name "Nobody" not found'),
-        ("createAgent", {"name": "Plant Doctor", "description": "d", "prompt": "p"}, 'Failed to create agent: Error: A prompt with the name "Plant Doctor" already exists'),
+        (
+            "createAgent",
+            {"name": "Plant Doctor", "description": "d", "prompt": "p"},
+            'Failed to create agent: Error: A prompt with the name "Plant Doctor" already exists',
+        ),
         ("deleteAgent", {"id": "x"}, 'Prompt with ID "x" not found'),
         ("executePrompt", {"prompt": "x", "agent": "Nobody"}, "Custom prompt agent 'Nobody' not found"),
         ("executeCommand", {"commandId": "x"}, "Command with ID x not found"),
         ("get_tools", {"tools": ["x"]}, "No valid tools found for the requested names: x"),
     ],
-)  # fmt: skip
+)
 def test_an_error_reads_as_the_server_words_it_and_changes_nothing(name, arguments, error):
     vault = small_vault()
     before = vault.copy()
@@ -257,7 +393,11 @@ def test_every_tool_of_the_catalog_can_be_run():
 
 
 def test_results_fit_the_schemas_of_the_catalog():
-    schemas = {name: jsonschema.Draft202012Validator(tool.result_data) for name, tool in CATALOG.tools.items() if tool.result_data}
+    schemas = {
+        name: jsonschema.Draft202012Validator(tool.result_data)
+        for name, tool in CATALOG.tools.items()
+        if tool.result_data
+    }
     succeeded = set()
     for name in fixture_names():
         vault = load_fixture(name)
@@ -274,7 +414,9 @@ def test_results_fit_the_schemas_of_the_catalog():
 
 HOSTILE_TEXT = st.one_of(
     st.text(max_size=40),
-    st.sampled_from([*NOTES, *ESCAPES, "", "/", ".", "(a+)+$", "[", "$`", "$'$'", "Garden", SESSION, STATE, AGENT, WORKSPACE]),
+    st.sampled_from(
+        [*NOTES, *ESCAPES, "", "/", ".", "(a+)+$", "[", "$`", "$'$'", "Garden", SESSION, STATE, AGENT, WORKSPACE]
+    ),
 )
 ANYTHING = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), HOSTILE_TEXT),
@@ -314,7 +456,9 @@ def test_a_filter_that_would_take_for_ever_ends():
 
 
 def test_the_same_calls_give_the_same_ids_and_results():
-    replies = [[run(vault, "createSession", name="x").to_dict() for _ in range(3)] for vault in (small_vault(), small_vault())]
+    replies = [
+        [run(vault, "createSession", name="x").to_dict() for _ in range(3)] for vault in (small_vault(), small_vault())
+    ]
     assert replies[0] == replies[1]
     assert len({one["data"]["sessionId"] for one in replies[0]}) == 3
 

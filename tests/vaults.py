@@ -38,21 +38,51 @@ def small_vault() -> Vault:
         vault.folders.update(dict.fromkeys(parents(path), True))
     vault.folders["Empty"] = True
     vault.workspaces[WORKSPACE] = {
-        "id": WORKSPACE, "name": "Garden", "description": "Beds", "rootFolder": "Garden", "purpose": "Growing food",
-        "workflows": [{"name": "Sow", "when": "April", "steps": "Rake\nSow"}], "keyFiles": ["Garden/Beds.md"],
-        "created": 1, "lastAccessed": 1,
-    }  # fmt: skip
-    vault.sessions[SESSION] = {"id": SESSION, "name": "Spring", "workspaceId": WORKSPACE, "created": 2, "description": ""}
+        "id": WORKSPACE,
+        "name": "Garden",
+        "description": "Beds",
+        "rootFolder": "Garden",
+        "purpose": "Growing food",
+        "workflows": [{"name": "Sow", "when": "April", "steps": "Rake\nSow"}],
+        "keyFiles": ["Garden/Beds.md"],
+        "created": 1,
+        "lastAccessed": 1,
+    }
+    vault.sessions[SESSION] = {
+        "id": SESSION,
+        "name": "Spring",
+        "workspaceId": WORKSPACE,
+        "created": 2,
+        "description": "",
+    }
     vault.states[STATE] = {
-        "id": STATE, "name": "Half sown", "workspaceId": WORKSPACE, "sessionId": SESSION, "created": 3, "tags": ["sowing"],
-        "activeTask": "Sowing", "activeFiles": ["Garden/Beds.md"], "nextSteps": ["Water"], "reasoning": "Rain",
+        "id": STATE,
+        "name": "Half sown",
+        "workspaceId": WORKSPACE,
+        "sessionId": SESSION,
+        "created": 3,
+        "tags": ["sowing"],
+        "activeTask": "Sowing",
+        "activeFiles": ["Garden/Beds.md"],
+        "nextSteps": ["Water"],
+        "reasoning": "Rain",
         "conversationContext": "Sowing beans",
-    }  # fmt: skip
-    vault.agents[AGENT] = {"id": AGENT, "name": "Plant Doctor", "description": "Sick plants", "prompt": "Say why.", "isEnabled": True}
+    }
+    vault.agents[AGENT] = {
+        "id": AGENT,
+        "name": "Plant Doctor",
+        "description": "Sick plants",
+        "prompt": "Say why.",
+        "isEnabled": True,
+    }
     vault.traces["trace_1"] = {
-        "id": "trace_1", "workspaceId": WORKSPACE, "sessionId": SESSION, "timestamp": 5,
-        "tool": "contentManager_appendContent", "content": "Added beans to the seed list",
-    }  # fmt: skip
+        "id": "trace_1",
+        "workspaceId": WORKSPACE,
+        "sessionId": SESSION,
+        "timestamp": 5,
+        "tool": "contentManager_appendContent",
+        "content": "Added beans to the seed list",
+    }
     return vault
 
 

@@ -42,7 +42,7 @@ def get_agent(vault: Vault, arguments: Data, caller: Caller) -> Data:
         raise ToolError("Either id or name must be provided")
     agent = vault.agents.get(key) if key else _by_name(vault, str(name))
     if not agent:
-        raise ToolError(f'Agent with {f"ID {key!r}" if key else f"name {name!r}"} not found'.replace("'", '"'))
+        raise ToolError(f"Agent with {f'ID {key!r}' if key else f'name {name!r}'} not found".replace("'", '"'))
     return {**agent, "message": f'Found prompt "{agent["name"]}"'}
 
 

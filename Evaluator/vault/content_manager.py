@@ -63,7 +63,9 @@ def prepend(vault: Vault, path: str, arguments: Data) -> Data:
 
 def replace(vault: Vault, path: str, arguments: Data) -> Data:
     failure = "Error replacing content: Error replacing content: "
-    count = _replace_matches(vault, path, arguments["oldContent"], arguments["newContent"], arguments, failure, "replace")
+    count = _replace_matches(
+        vault, path, arguments["oldContent"], arguments["newContent"], arguments, failure, "replace"
+    )
     return {"filePath": path, "replacements": count}
 
 
@@ -73,9 +75,7 @@ def delete(vault: Vault, path: str, arguments: Data) -> Data:
     return {"filePath": path, "deletions": count}
 
 
-def _replace_matches(
-    vault: Vault, path: str, old: str, new: str, arguments: Data, failure: str, verb: str
-) -> int:
+def _replace_matches(vault: Vault, path: str, old: str, new: str, arguments: Data, failure: str, verb: str) -> int:
     """Every exact match; without one a single fuzzy match, of which as many characters go as `old` has."""
     text = _text(vault, path, failure)
     if not old:
@@ -122,7 +122,9 @@ def _substitute(
 ) -> int:
     """Replace up to `at_most` matches (0: all) and return how many; the replacement as JavaScript reads it."""
     text = vault.notes[path].text
-    matches = [match for _, match in zip(range(at_most or len(text) + 1), re.finditer(pattern, text, flags), strict=False)]
+    matches = [
+        match for _, match in zip(range(at_most or len(text) + 1), re.finditer(pattern, text, flags), strict=False)
+    ]
     pieces, end, length = [], 0, len(text)
     for match in matches:
         made = _expand(new, match)

@@ -6,8 +6,9 @@
      "result": {"files[].path": [VALUE, ...]}}
 
 Whatever changed beyond that is collateral damage. A text is a string, which must be there word for word up to spaces
-at line ends and, where lines are only added or only removed, blank lines; or {"like": TEXT}: free text that shares words with TEXT. Added records need the given
-fields, changed ones exactly these. Values of a result may stand in any order unless it is {"ordered": [VALUE, ...]}.
+at line ends and, where lines are only added or only removed, blank lines; or {"like": TEXT}: free text that shares
+words with TEXT (with "without": these lines must be gone). Added records need the given fields, changed ones exactly
+these. Values of a result may stand in any order unless it is {"ordered": [VALUE, ...]}.
 """
 
 import re
@@ -118,7 +119,9 @@ def _fits(pattern: Any, value: Any) -> bool:
     if isinstance(pattern, Mapping):
         if pattern.keys() == {"like"}:
             return isinstance(value, str) and is_like(value, pattern["like"])
-        return isinstance(value, Mapping) and all(key in value and _fits(one, value[key]) for key, one in pattern.items())
+        return isinstance(value, Mapping) and all(
+            key in value and _fits(one, value[key]) for key, one in pattern.items()
+        )
     if isinstance(pattern, list):
         is_list = isinstance(value, Sequence) and not isinstance(value, str)
         return is_list and len(value) == len(pattern) and all(map(_fits, pattern, value))
@@ -148,6 +151,8 @@ def _wrong_results(wanted: Goal, replies: Sequence[Reply]) -> Iterator[Finding]:
             yield Finding(f"execution.wrong_result:{selector}", f"{selector} of the result is {shown}, not as asked.")
 
 
+_ECHOES = ("query", "searches[].query", "searchedPaths[]")
+"""Parts of a result that repeat the question and are no find."""
 _SPELLINGS = {"query": str.lower, "searchedPaths[]": _path}
 """What makes two values of a result the same where it is not equality, by the last part of the selector."""
 
@@ -187,11 +192,14 @@ def goal_of(call: ToolCall, question: str, vault: Vault, catalog: Catalog, syste
     }
     result = {selector: select(reply.data, selector) for selector in ANSWERS.get(call.name, ())}
     result = {selector: values for selector, values in result.items() if author.asks_for(selector, values)}
+    finds_something = any(
+        value not in (0, "") for sel, values in result.items() if sel not in _ECHOES for value in values
+    )
     if {"sortBy", "order"} & call.arguments.keys():
         result = {selector: {"ordered": values} for selector, values in result.items()}
     if result:
         goal[RESULT] = result
-    if not goal or goal.keys() == {RESULT} and not any(has_found for has_found in result.values()):
+    if not goal or (goal.keys() == {RESULT} and not finds_something):
         raise NoGoal(f"{call.name} changes nothing and finds nothing")
     return goal
 
@@ -237,7 +245,9 @@ class _Author:
         goal: dict[str, Any] = {}
         if table == "notes":
             goal["added"] = {path: self._text_goal(note.text, "") for path, note in changes.added.items()}
-            goal["changed"] = {path: self._text_goal(new.text, old.text) for path, (old, new) in changes.changed.items()}
+            goal["changed"] = {
+                path: self._text_goal(new.text, old.text) for path, (old, new) in changes.changed.items()
+            }
             goal["moved"] = dict(changes.moved)
         elif table == "folders":
             goal["added"] = list(changes.added)
@@ -261,7 +271,9 @@ class _Author:
 
     def _record_goal(self, record: Mapping[str, Any]) -> Goal:
         """The fields that the call decides; those that the server makes up or leaves empty are free."""
-        decided = {key: value for key, value in record.items() if key not in _MADE_BY_SERVER and not self._is_made_up(value)}
+        decided = {
+            key: value for key, value in record.items() if key not in _MADE_BY_SERVER and not self._is_made_up(value)
+        }
         return {key: self._value_goal(value) for key, value in decided.items()}
 
     def _is_made_up(self, value: Any) -> bool:

@@ -92,7 +92,9 @@ def load_workspace(vault: Vault, arguments: Data, caller: Caller) -> Data:
         "keyFiles": {base_name(path): path for path in record.get("keyFiles", ())},
         "preferences": str(record.get("preferences", "")),
         "sessions": [_brief(one, ("description",)) for one in _of_workspace(vault.sessions, key)[:limit]],
-        "states": [_brief(one, ("description", "sessionId", "tags")) for one in _of_workspace(vault.states, key)[:limit]],
+        "states": [
+            _brief(one, ("description", "sessionId", "tags")) for one in _of_workspace(vault.states, key)[:limit]
+        ],
     }
     agent = vault.agents.get(record.get("dedicatedAgentId") or "")
     if agent:

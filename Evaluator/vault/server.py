@@ -5,7 +5,14 @@ from typing import Any
 
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.records import ToolCall
-from Evaluator.vault import agent_manager, command_manager, content_manager, memory_manager, vault_librarian, vault_manager
+from Evaluator.vault import (
+    agent_manager,
+    command_manager,
+    content_manager,
+    memory_manager,
+    vault_librarian,
+    vault_manager,
+)
 from Evaluator.vault.replies import Caller, Data, Handler, Reply, ToolError
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault
 
@@ -26,11 +33,19 @@ def get_tools(vault: Vault, arguments: Data, caller: Caller) -> Data:
     if not found:
         raise ToolError(f"No valid tools found for the requested names: {', '.join([*wanted, *sorted(managers)])}")
     shown = [{"name": one.name, "description": one.summary, "inputSchema": dict(one.parameters)} for one in found]
-    return {"tools": shown, "requestedTools": list(wanted), "toolCount": len(shown), "instruction": "Call them by name."}
+    return {
+        "tools": shown,
+        "requestedTools": list(wanted),
+        "toolCount": len(shown),
+        "instruction": "Call them by name.",
+    }
 
 
 _MANAGERS = (vault_manager, content_manager, vault_librarian, memory_manager, agent_manager, command_manager)
-TOOLS: Mapping[str, Handler] = {**{name: run for one in _MANAGERS for name, run in one.TOOLS.items()}, GET_TOOLS: get_tools}
+TOOLS: Mapping[str, Handler] = {
+    **{name: run for one in _MANAGERS for name, run in one.TOOLS.items()},
+    GET_TOOLS: get_tools,
+}
 """What each tool does."""
 ANSWERS: Mapping[str, tuple[str, ...]] = {
     **{name: fields for one in _MANAGERS for name, fields in one.ANSWERS.items()},
@@ -38,7 +53,11 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
 }
 """For tools that answer something: where in their data the answer stands (see goals.select)."""
 _FLAT = {
-    *(name for name in vault_manager.TOOLS if name.rpartition("_")[2] not in ("createFolder", "listDirectory", "openNote")),
+    *(
+        name
+        for name in vault_manager.TOOLS
+        if name.rpartition("_")[2] not in ("createFolder", "listDirectory", "openNote")
+    ),
     *vault_librarian.TOOLS,
     GET_TOOLS,
 }

@@ -139,7 +139,9 @@ class Vault:
     def words(self) -> frozenset[str]:
         """All words of paths, notes and records, in lower case."""
         records = [str(record) for table in RECORD_TABLES for record in getattr(self, table).values()]
-        return frozenset(re.findall(r"\w+", "\n".join([*self.notes, *(n.text for n in self.notes.values()), *records]).lower()))
+        return frozenset(
+            re.findall(r"\w+", "\n".join([*self.notes, *(n.text for n in self.notes.values()), *records]).lower())
+        )
 
     @cached_property
     def folded_text(self) -> str:

@@ -157,13 +157,18 @@ def _universal(vault: Vault, search: Mapping[str, Any]) -> dict[str, list[dict[s
         "folders": [(name_score(query, base_name(path)), path) for path in vault.folders if path.startswith(starts)],
         "content": [(text_score(query, vault.notes[path].folded), path) for path in notes],
         "memory_traces": [(one["score"], one["id"]) for one in _traces(vault, query, None)],
-        "tags": [(name_score(query, tag), tag) for tag in sorted({tag for path in notes for tag in vault.notes[path].tags})],
+        "tags": [
+            (name_score(query, tag), tag) for tag in sorted({tag for path in notes for tag in vault.notes[path].tags})
+        ],
         "properties": [(text_score(query, vault.notes[path].frontmatter.lower()), path) for path in notes],
     }
     for category, table in (("workspaces", "workspaces"), ("sessions", "sessions"), ("snapshots", "states")):
         records = getattr(vault, table)
         hits[category] = [(text_score(query, _about(record)), key) for key, record in records.items()]
-    ranked = {category: sorted((hit for hit in found if hit[0]), key=lambda hit: (-hit[0], hit[1])) for category, found in hits.items()}
+    ranked = {
+        category: sorted((hit for hit in found if hit[0]), key=lambda hit: (-hit[0], hit[1]))
+        for category, found in hits.items()
+    }
     return {
         category: [{"id": key, "score": round(score, 3)} for score, key in found[:limit]]
         for category, found in ranked.items()

@@ -30,7 +30,9 @@ def delete_folder(vault: Vault, arguments: Data, caller: Caller) -> Data:
 
 
 def delete_note(vault: Vault, arguments: Data, caller: Caller) -> Data:
-    path = _existing_file(vault, file_path(arguments["path"], "Failed to delete note: ", markdown=True), "Failed to delete note: ")
+    path = _existing_file(
+        vault, file_path(arguments["path"], "Failed to delete note: ", markdown=True), "Failed to delete note: "
+    )
     del vault.notes[path]
     return {"path": path}
 

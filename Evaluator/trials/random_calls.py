@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from Evaluator.catalog import CONTEXT, Catalog
-from Evaluator.records import ToolCall
 from Evaluator.grounding import kind_of
+from Evaluator.records import ToolCall
 from Evaluator.schemas import ecma_pattern
 from Evaluator.vault.command_manager import COMMANDS
 from Evaluator.vault.state import RECORD_TABLES, Vault
@@ -50,7 +50,7 @@ def _names(vault: Vault) -> dict[str, list[str]]:
 
 
 class _Maker:
-    """Makes values for the keywords that tool schemas use; what it gets wrong the validator finds, and it tries again."""
+    """Makes values for the keywords that tool schemas use; what does not fit in the end is tried again."""
 
     def __init__(self, rng: random.Random, names: Mapping[str, Sequence[str]]) -> None:
         self._rng = rng
@@ -89,14 +89,18 @@ class _Maker:
                 then = branch.get("then", branch)
                 for key in then.get("properties", {}):
                     made.pop(key, None)
-                made = self._filled(made, {"required": list(then.get("properties", ())), **then}, schema.get("properties", {}))
+                made = self._filled(
+                    made, {"required": list(then.get("properties", ())), **then}, schema.get("properties", {})
+                )
         return made
 
     def _filled(self, made: dict[str, Any], part: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         properties = {**known, **part.get("properties", {})}
         required = {*part.get("required", ()), *(set(part.get("properties", ())) - set(known))}
         wanted = {
-            key for key in properties if key in required or (key in part.get("properties", ()) and self._rng.random() < _OPTIONAL_SHARE)
+            key
+            for key in properties
+            if key in required or (key in part.get("properties", ()) and self._rng.random() < _OPTIONAL_SHARE)
         }
         return made | {key: self.value(properties[key], key) for key in properties if key in wanted and key not in made}
 
@@ -112,7 +116,10 @@ class _Maker:
         return self._text(name)[: schema.get("maxLength")]
 
     def _matching(self, pattern: re.Pattern[str], name: str) -> str:
-        made = [f"{prefix}_{self._rng.randrange(10**12, 10**13)}_{self._letters(9)}" for prefix in ("session", "ws", "state")]
+        made = [
+            f"{prefix}_{self._rng.randrange(10**12, 10**13)}_{self._letters(9)}"
+            for prefix in ("session", "ws", "state")
+        ]
         fitting = [text for text in (*_SHAPED, *made, self._text(name)) if pattern.search(text)]
         return self._rng.choice(fitting or [""])
 
@@ -121,7 +128,9 @@ class _Maker:
 
     def _text(self, name: str) -> str:
         named = self._names.get(kind_of(name, ""), ())
-        return self._rng.choice(named) if named and self._rng.random() < 0.8 else " ".join(self._rng.choices(WORDS, k=3))
+        return (
+            self._rng.choice(named) if named and self._rng.random() < 0.8 else " ".join(self._rng.choices(WORDS, k=3))
+        )
 
     def _number(self, schema: Mapping[str, Any], name: str) -> float:
         low = schema.get("minimum", 0)

@@ -7,9 +7,9 @@ from typing import Any
 
 from Evaluator.catalog import CONTEXT
 from Evaluator.grounding import kind_of
-from Evaluator.mutants import Case, Operator
 from Evaluator.records import Message, ToolCall
 from Evaluator.tool_calls import render_turn
+from Evaluator.trials.mutants import Case, Operator
 from Evaluator.vault.goals import strings_to_word_freely
 
 
@@ -36,7 +36,9 @@ def _shuffled(case: Case, value: Any) -> Any:
 def other_json_style(case: Case) -> Iterator[Message]:
     """Indented, compact, and with every letter beyond ASCII escaped."""
     for style in ({"indent": 2}, {"separators": (",", ":")}, {"ensure_ascii": True}):
-        yield Message("assistant", f"tool_call: {case.call.name}\narguments: {json.dumps(case.call.arguments, **style)}")
+        yield Message(
+            "assistant", f"tool_call: {case.call.name}\narguments: {json.dumps(case.call.arguments, **style)}"
+        )
 
 
 def text_around(case: Case) -> Iterator[Message]:

@@ -66,6 +66,20 @@ class Case:
     def of_kind(self, kind: str) -> list[tuple[str, str, str]]:
         return [one for one in self.strings if kind_of(one[1], one[2]) == kind]
 
+    @property
+    def num_found(self) -> int:
+        """How many things the right call finds."""
+        result = (self.prompt.goal or {}).get("result", {})
+        counts = [len(v["ordered"] if isinstance(v, Mapping) else v) for key, v in result.items() if "[]" in key]
+        return max(counts, default=0)
+
+    @property
+    def has_subfolder(self) -> bool:
+        """Whether the folder of the call has one that a listing with its filter would show."""
+        inside = [path for path in self.vault.folders if parent(path) == self.parameters.get("path", "").strip("/")]
+        wanted = self.parameters.get("filter", "").lower()
+        return any(wanted in base_name(path).lower() for path in inside)
+
     def is_quoted(self, text: str) -> bool:
         return f'"{text.strip()}"' in self.prompt.question or f"'{text.strip()}'" in self.prompt.question
 
@@ -106,7 +120,10 @@ Operator = Callable[[Case], Iterator[Message]]
 
 
 def no_call(case: Case) -> Iterator[Message]:
-    yield Message("assistant", case.rng.choice(["Done, everything is as you wished.", f"I have done this: {case.prompt.question}"]))
+    yield Message(
+        "assistant",
+        case.rng.choice(["Done, everything is as you wished.", f"I have done this: {case.prompt.question}"]),
+    )
 
 
 def truncated(case: Case) -> Iterator[Message]:
@@ -139,7 +156,9 @@ def unknown_syntax(case: Case) -> Iterator[Message]:
 def unknown_tool(case: Case) -> Iterator[Message]:
     manager, _, mode = case.call.name.rpartition("_")
     wrong = f"{manager}.{mode}" if manager else mode.title()
-    yield case.answer(case.call.arguments, case.rng.choice([wrong, mode if manager else "getTools", f"{case.call.name}s"]))
+    yield case.answer(
+        case.call.arguments, case.rng.choice([wrong, mode if manager else "getTools", f"{case.call.name}s"])
+    )
 
 
 def other_tool(case: Case) -> Iterator[Message]:
@@ -153,7 +172,9 @@ def other_tool(case: Case) -> Iterator[Message]:
 
 def call_of_another_prompt(case: Case) -> Iterator[Message]:
     """The right call of another prompt with this prompt's context."""
-    others = [one.expected_call for one in case.others if one.expected_call and one.expected_call.name != case.call.name]
+    others = [
+        one.expected_call for one in case.others if one.expected_call and one.expected_call.name != case.call.name
+    ]
     for other in case.pick(others):
         yield case.answer({**other.arguments, CONTEXT: case.context}, other.name)
 
@@ -213,13 +234,16 @@ def context_placeholder(case: Case) -> Iterator[Message]:
 
 
 def other_session(case: Case) -> Iterator[Message]:
-    others = [key for key in case.vault.sessions if key != case.context["sessionId"]]
+    """The id of another session than the one that the system prompt gives."""
+    others = [key for key in case.vault.sessions if key != case.context["sessionId"] and case.prompt.system]
     for key in case.pick(others):
         yield case.with_context({**case.context, "sessionId": key})
 
 
 def other_workspace(case: Case) -> Iterator[Message]:
-    others = [key for key in (*case.vault.workspaces, "default") if key != case.context["workspaceId"]]
+    """The id of another workspace than the one that the system prompt gives."""
+    known = [*case.vault.workspaces, "default"] if case.prompt.system else []
+    others = [key for key in known if key != case.context["workspaceId"]]
     for key in case.pick(others):
         yield case.with_context({**case.context, "workspaceId": key})
 
@@ -259,7 +283,7 @@ def emptied_parameter(case: Case) -> Iterator[Message]:
 def retyped_parameter(case: Case) -> Iterator[Message]:
     for name in case.pick(list(case.parameters), 2):
         value = case.parameters[name]
-        if "newValue" == name:
+        if name == "newValue":
             continue
         wrong = [value, "x"] if isinstance(value, str) else str(value)
         yield case.with_parameter(name, wrong)
@@ -320,12 +344,16 @@ def misspelt_path(case: Case) -> Iterator[Message]:
         places = [i for i in range(len(stem) - 1) if stem[i] != stem[i + 1] and stem[i : i + 2].isalnum()]
         for place in case.pick(places):
             wrong = stem[:place] + stem[place + 1] + stem[place] + stem[place + 2 :]
-            yield case.with_text(parameter, text, text[: len(text) - len(base_name(text))] + base_name(text).replace(stem, wrong, 1))
+            yield case.with_text(
+                parameter, text, text[: len(text) - len(base_name(text))] + base_name(text).replace(stem, wrong, 1)
+            )
 
 
 def escaping_path(case: Case) -> Iterator[Message]:
     for parameter, _, text in case.pick(case.of_kind("path")):
-        yield case.with_text(parameter, text, case.rng.choice([f"../{text}", f"C:\\vault\\{text}", f"{text}\0", f"../../etc/{text}"]))
+        yield case.with_text(
+            parameter, text, case.rng.choice([f"../{text}", f"C:\\vault\\{text}", f"{text}\0", f"../../etc/{text}"])
+        )
 
 
 _PAIRS = (("sourcePath", "targetPath"), ("path", "newPath"), ("oldContent", "newContent"), ("findText", "replaceText"))
@@ -369,13 +397,17 @@ def shifted_range(case: Case) -> Iterator[Message]:
     """A range of lines that starts or ends one line off."""
     for first, last in (("offset", "limit"), ("startLine", "endLine")):
         if {first, last} <= case.parameters.keys():
+            num_lines = case.vault.notes[case.parameters["filePath"]].text.count("\n")
             for name, step in ((first, 1), (first, -1), (last, 1), (last, -1)):
-                yield case.with_parameter(name, case.parameters[name] + step)
+                shifted = {**case.parameters, name: case.parameters[name] + step}
+                end = shifted[last] if last == "endLine" else shifted[first] + shifted[last] - 1
+                if shifted[first] >= 1 and end <= num_lines:  # beyond both ends nothing is told apart
+                    yield case.with_parameters(shifted)
 
 
 def wrong_limit(case: Case) -> Iterator[Message]:
-    """One less than the number asked for, which the prompt's vault has."""
-    if "offset" not in case.parameters and case.parameters.get("limit", 0) > 1:
+    """One less than the number asked for, where the vault has as many."""
+    if "offset" not in case.parameters and 1 < case.parameters.get("limit", 0) <= case.num_found:
         yield case.with_parameter("limit", case.parameters["limit"] - 1)
 
 
@@ -403,21 +435,40 @@ def other_choice(case: Case) -> Iterator[Message]:
     for name in ("mode", "order", "sortBy", "aspectRatio"):
         choices = case.schema.get("properties", {}).get(name, {}).get("enum", ())
         others = [one for one in choices if one != case.parameters.get(name)]
-        if name in case.parameters and others:
+        if name in case.parameters and others and (name not in ("order", "sortBy") or case.num_found > 1):
             yield case.with_parameter(name, case.rng.choice(others))
 
 
 def flipped_flag(case: Case) -> Iterator[Message]:
     """A flag that decides about the effect, turned round."""
-    for name in ("recursive", "replaceAll", "enabledOnly", "isEnabled", "createContinuationSession", "includeLineNumbers"):
+    for name in (
+        "recursive",
+        "replaceAll",
+        "enabledOnly",
+        "isEnabled",
+        "createContinuationSession",
+        "includeLineNumbers",
+    ):
         if name in case.parameters:
             yield case.with_parameter(name, not case.parameters[name])
 
 
 def dropped_option(case: Case) -> Iterator[Message]:
     """An optional parameter left out that decides about the effect."""
-    for name in ("recursive", "replaceAll", "enabledOnly", "filesOnly", "tags", "sessionGoal", "description", "filepaths", "agent"):
-        if name in case.parameters and name not in case.required and len(case.parameters) > 1 + (name == "description"):
+    for name in (
+        "recursive",
+        "replaceAll",
+        "enabledOnly",
+        "filesOnly",
+        "tags",
+        "sessionGoal",
+        "description",
+        "filepaths",
+        "agent",
+    ):
+        is_optional = name in case.parameters and name not in case.required
+        is_one_of_several = len(case.parameters) > 1 + (name == "description")
+        if is_optional and is_one_of_several and (name != "filesOnly" or case.has_subfolder):
             yield case.with_parameters({key: value for key, value in case.parameters.items() if key != name})
 
 

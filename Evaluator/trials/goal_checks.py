@@ -4,8 +4,8 @@ import random
 
 from Evaluator.catalog import Catalog
 from Evaluator.execution import Execution, execute, shortcomings
-from Evaluator.random_calls import random_call
 from Evaluator.records import Prompt
+from Evaluator.trials.random_calls import random_call
 
 NUM_RANDOM_CALLS = 5
 

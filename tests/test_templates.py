@@ -1,0 +1,95 @@
+"""Templates are filled from a vault and know the right call and its goal."""
+
+import json
+import random
+
+import pytest
+
+from Evaluator.errors import UsageError
+from Evaluator.tool_calls import render_turn
+from Evaluator.validator import validate
+from Evaluator.vault.loading import load_fixture
+from tests.vaults import CATALOG, NOTES, small_vault
+from Tools.prompt_writer import clean_request
+from Tools.selfplay_generator_v2 import main as v2
+from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
+
+TEMPLATES = load_templates(DEFAULT_TEMPLATES, CATALOG)
+
+
+@pytest.mark.parametrize("name", TRAINING_VAULTS)
+def test_every_template_is_met_by_its_own_call(name):
+    vault = load_fixture(name)
+    for template in TEMPLATES.templates:
+        prompt = TEMPLATES.fill(template, random.Random(f"{name}:{template['id']}"), vault, CATALOG)
+        assert "{" not in prompt.question
+        assert clean_request(prompt.question) == prompt.question
+        verdict = validate(render_turn([prompt.expected_call]), prompt, CATALOG)
+        assert verdict.label and all(verdict.checks.values()), (prompt.question, verdict.findings)
+
+
+def test_templates_cover_every_tool():
+    assert {one["tool"] for one in TEMPLATES.templates} == set(CATALOG.tools)
+
+
+def test_the_same_random_numbers_give_the_same_prompt():
+    vault = load_fixture("farm")
+    first, second = (TEMPLATES.write(random.Random(5), vault, CATALOG) for _ in range(2))
+    assert first == second
+
+
+def test_a_vault_without_records_serves_the_templates_that_need_none():
+    vault = small_vault()
+    for table in (vault.states, vault.sessions, vault.agents, vault.traces, vault.workspaces):
+        table.clear()
+    tools = {one["tool"] for one in TEMPLATES.that_fit([vault], CATALOG).templates}
+    assert {"vaultManager_moveNote", "contentManager_appendContent", "memoryManager_createSession"} <= tools
+    assert not {"memoryManager_loadState", "agentManager_deleteAgent", "memoryManager_listSessions"} & tools
+
+
+def test_v2_fills_templates_from_a_folder_and_leaves_it_alone(tmp_path, capsys):
+    folder = tmp_path / "vault"
+    for path, text in NOTES.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    (tmp_path / "replies.jsonl").write_text('{"content": "No."}\n')
+    out = tmp_path / "out.jsonl"
+    flags = ["--prompt-method", "template", "--vault-path", str(folder), "--num-examples", "30"]
+    assert v2(["--model", f"scripted:{tmp_path / 'replies.jsonl'}", "--output", str(out), *flags]) == 0
+    assert "has nothing to ask these tools for" in capsys.readouterr().err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["metadata"]["vault"].partition(":")[0] for row in rows} == {"vault"}
+    assert any("Garden" in row["conversations"][0]["content"] for row in rows)
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(NOTES)
+
+
+@pytest.mark.parametrize(("folder", "words"), [("gone", "is no folder"), ("empty", "holds no Markdown notes")])
+def test_a_folder_that_is_no_vault_is_status_2(tmp_path, capsys, folder, words):
+    (tmp_path / "empty").mkdir()
+    flags = ["--prompt-method", "template", "--vault-path", str(tmp_path / folder), "--model", "scripted:x"]
+    assert v2([*flags, "--output", str(tmp_path / "o.jsonl")]) == 2
+    assert words in capsys.readouterr().err
+
+
+GOOD = {"id": "a", "tool": "get_tools", "text": "Show {tool_name}", "arguments": {}, "context": {}}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"words": {}, "topics": ["x"]}, "templates"),
+        ({"words": {}, "topics": ["x"], "templates": []}, "empty"),
+        ({"words": {}, "topics": ["x"], "templates": [{**GOOD, "text": "{gone}"}]}, "gone"),
+        ({"words": {}, "topics": ["x"], "templates": [{**GOOD, "arguments": {"x": ["{gone}"]}}]}, "gone"),
+        ({"words": {}, "topics": ["x"], "templates": [{**GOOD, "tool": "nothing"}]}, "nothing"),
+        ({"words": {}, "topics": ["x"], "templates": [{"id": "a", "tool": "get_tools", "text": "x"}]}, "a"),
+    ],
+)
+def test_faulty_templates_are_refused(tmp_path, data, words):
+    path = tmp_path / "templates.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(UsageError, match=words):
+        load_templates(path, CATALOG)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(UsageError, match="no JSON object"):
+        load_templates(path, CATALOG)

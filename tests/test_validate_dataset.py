@@ -1,0 +1,187 @@
+"""Rows in files are judged again: our own with their goals, others by what they say themselves."""
+
+import io
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
+from Evaluator.records import Message
+from Evaluator.tool_calls import render_turn, with_results
+from Evaluator.vault.loading import load_fixture
+from tests.vaults import CATALOG, call
+from Tools.selfplay_generator import main as v1
+from Tools.selfplay_generator_v2 import main as v2
+from Tools.templates import DEFAULT_TEMPLATES, load_templates
+from Tools.validate_dataset import main
+
+ROOT = Path(__file__).resolve().parents[1]
+MOVE = call("vaultManager_moveNote", path="Inbox/Plan.md", newPath="Garden/Plan.md")
+ASK = {"role": "user", "content": "Move Inbox/Plan.md to Garden/Plan.md, it is about the beds."}
+
+
+def row(*turns, **more) -> dict:
+    return {"conversations": [turn.to_dict() if isinstance(turn, Message) else turn for turn in turns], **more}
+
+
+def written(path: Path, *rows) -> str:
+    path.write_text(
+        "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in rows), encoding="utf-8"
+    )
+    return str(path)
+
+
+def relabelled(capsys, *arguments) -> list[dict]:
+    assert main(["--relabel", *arguments]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_text_and_native_calls_and_several_turns_are_judged(tmp_path, capsys):
+    right, native = render_turn([MOVE]), render_turn([MOVE], "openai")
+    wrong = render_turn([call("vaultManager_moveNote", path="Inbox/Plan.md")])
+    done = Message("assistant", "It is moved.")
+    more = [done, {"role": "user", "content": "And open Garden/Plan.md, the beds"}]
+    path = written(
+        tmp_path / "rows.jsonl",
+        row(ASK, right, label=True),
+        row(ASK, native, label=True, behavior="x"),
+        row(ASK, wrong, label=True),
+        row(ASK, done, label=False),
+        row(ASK, right, *more, render_turn([call("vaultManager_openNote", path="Garden/Plan.md")])),
+        row(ASK, wrong, *more, render_turn([call("vaultManager_openNote", path="Garden/Plan.md")]), label=False),
+        row(ASK, right, done, label=True),
+        row({"role": "user", "content": "Nothing"}, label=False),
+    )
+    assert main([path]) == 0
+    report = capsys.readouterr().out
+    assert "8 rows judged" in report
+    assert "label true                 3              1" in report
+    assert "label none                 1              0" in report
+    assert "agree in 85.7% of 7 labelled rows, kappa 0.720" in report
+    assert "       2  parameters.missing_field:newPath" in report
+    rows = relabelled(capsys, path)
+    assert [one["label"] for one in rows] == [True, True, False, False, True, False, True, False]
+    assert rows[1]["behavior"] == "x"
+
+
+def test_what_is_no_row_is_told_by_its_line_and_status_1(tmp_path, capsys):
+    path = written(
+        tmp_path / "rows.jsonl",
+        "{",
+        row(ASK, render_turn([MOVE])),
+        "",
+        '{"conversations": []}',
+        row({"role": "bot"}),
+        row(ASK, label="yes"),
+        row({"role": "user", "content": 3}),
+    )
+    assert main([path]) == 1
+    said = capsys.readouterr()
+    assert "1 rows judged" in said.out
+    for number, why in ((1, "no JSON"), (4, "conversations"), (5, "role"), (6, "label"), (7, "content")):
+        assert any(f"rows.jsonl:{number}: " in line and why in line for line in said.err.splitlines())
+    assert main([str(tmp_path / "gone.jsonl")]) == 2
+
+
+def test_rows_of_v2_are_judged_on_their_vault_and_goal_again(tmp_path, capsys):
+    """A scripted model that knows some right answers: the labels of the run are those of the second judgement."""
+    templates = load_templates(DEFAULT_TEMPLATES, CATALOG)
+    (tmp_path / "none.jsonl").write_text('{"content": "No."}\n')
+    flags = ["--prompt-method", "template", "--num-examples", "60", "--include-results"]
+    probe = tmp_path / "probe.jsonl"
+    assert v2(["--model", f"scripted:{tmp_path / 'none.jsonl'}", "--output", str(probe), *flags]) == 0
+    replies = []
+    for line in probe.read_text().splitlines():
+        data = json.loads(line)
+        question, goal = data["conversations"][0]["content"], data["metadata"]["goal"]
+        call = right_call(templates, data["metadata"]["slot"])
+        assert json.loads(goal)
+        replies.append({"content": render_turn([call]).content, "contains": question})
+    replies = [
+        one if index % 2 else {**one, "content": one["content"].replace("e", "a", 9)}
+        for index, one in enumerate(replies)
+    ]
+    written(tmp_path / "some.jsonl", *replies)
+    out = tmp_path / "out.jsonl"
+    assert v2(["--model", f"scripted:{tmp_path / 'some.jsonl'}", "--output", str(out), *flags]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert 20 <= sum(one["label"] for one in rows) <= 40
+    assert all("\n\nResult: {" in one["conversations"][-1]["content"] for one in rows if one["label"])
+    again = relabelled(capsys, str(out))
+    assert [one["label"] for one in again] == [one["label"] for one in rows]
+    assert [one["metadata"]["checks"] for one in again] == [one["metadata"]["checks"] for one in rows]
+
+
+def right_call(templates, slot: int):
+    """The right call for the prompt that slot `slot` of a run with seed 0 asks."""
+    rng = random.Random(f"0:{slot}")
+    rng.choices(["template"], weights=[1.0])
+    vault = rng.choice([load_fixture(name) for name in ("farm", "studio")])
+    return templates.write(rng, vault, CATALOG).expected_call
+
+
+def test_rows_of_v1_are_judged_by_their_prompt_set(tmp_path, capsys):
+    prompts = load_prompt_sets([TOOL_PROMPTS]).prompts
+    replies = [{"content": render_turn([one.expected_call]).content, "contains": one.question} for one in prompts]
+    written(tmp_path / "replies.jsonl", *replies)
+    out = tmp_path / "out.jsonl"
+    assert v1(["--model", f"scripted:{tmp_path / 'replies.jsonl'}", "--output", str(out), "--include-results"]) == 0
+    assert main([str(out)]) == 0
+    assert "agree in 100.0% of 47 labelled rows" in capsys.readouterr().out
+    assert {one["label"] for one in relabelled(capsys, str(out))} == {True}
+
+
+def test_without_execution_neither_grounding_nor_execution_is_judged(tmp_path, capsys):
+    (tmp_path / "none.jsonl").write_text(json.dumps({"content": render_turn([MOVE]).content}) + "\n")
+    out = tmp_path / "out.jsonl"
+    flags = ["--prompt-method", "template", "--num-examples", "80", "--no-execute"]
+    assert v2(["--model", f"scripted:{tmp_path / 'none.jsonl'}", "--output", str(out), *flags]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {one["metadata"]["checks"]["execution"] for one in rows} == {None}
+    moving = [one for one in rows if one["metadata"]["target_tool"] == "vaultManager_moveNote"]
+    assert moving and all(one["label"] for one in moving)
+    assert not any(one["label"] for one in relabelled(capsys, str(out)))
+
+
+def test_a_result_that_a_model_wrote_is_never_kept(tmp_path):
+    text = render_turn([MOVE]).content + '\n\nResult: {"success": true, "invented": 1}\n\nDone.'
+    (tmp_path / "replies.jsonl").write_text(json.dumps({"content": text}) + "\n")
+    for name, flags in (("a", []), ("b", ["--include-results"])):
+        out = tmp_path / f"{name}.jsonl"
+        arguments = ["--prompt-method", "template", "--num-examples", "10", *flags]
+        assert v2(["--model", f"scripted:{tmp_path / 'replies.jsonl'}", "--output", str(out), *arguments]) == 0
+        assert "invented" not in out.read_text()
+    answer = json.loads(out.read_text().splitlines()[0])["conversations"][-1]["content"]
+    assert answer.endswith(
+        'Result: {"success": false, "error": "Failed to move note: File not found: Inbox/Plan.md", "data": null}'
+    )
+
+
+@pytest.mark.parametrize(("syntax", "num_results"), [("text", 2), ("mistral", 2), ("qwen", 2), ("openai", 0)])
+def test_results_follow_their_calls(syntax, num_results):
+    turn = render_turn([MOVE, call("vaultManager_openNote", path="Garden/Plan.md")], syntax)
+    message = with_results(turn, [{"success": True, "n": 1}, {"success": True, "n": 2}])
+    content = message.content or ""
+    assert content.count("Result: {") == num_results
+    if syntax == "text":
+        assert content.index('"n": 1') < content.index("openNote") < content.index('"n": 2')
+    if num_results:
+        assert content.index('"n": 1') < content.index('"n": 2')
+
+
+def test_it_reads_stdin_and_ends_quietly_when_the_reader_goes(tmp_path, capsys, monkeypatch):
+    line = json.dumps(row(ASK, render_turn([MOVE]), label=True)) + "\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
+    assert main([]) == 0
+    assert "1 rows judged" in capsys.readouterr().out
+    path = written(tmp_path / "many.jsonl", *[line.strip()] * 3000)
+    script = [sys.executable, str(ROOT / "Tools" / "validate_dataset.py"), "--relabel", path]
+    process = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(30) == 141
+    assert process.stderr.read() == b""
