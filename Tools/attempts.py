@@ -67,8 +67,19 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """An answer that is to be judged, with all that led to it."""
+
+    slot: int
+    attempt: int
+    written: WrittenPrompt
+    options: SamplingOptions
+    completion: Completion
+
+
+@dataclass(frozen=True)
 class Generation:
-    """Everything that makes a sample. `make` is one attempt from prompt to label."""
+    """Everything that makes a sample: `ask` is one attempt from prompt to answer, `judge` goes on to the label."""
 
     source: str
     prompts: PromptSource
@@ -82,7 +93,7 @@ class Generation:
     runs_calls: bool = True  # whether grounding and execution are judged
     includes_results: bool = False  # whether the vault's results are written after the calls
 
-    def make(self, slot: int, attempt: int) -> Sample | Reject:
+    def ask(self, slot: int, attempt: int) -> Answered | Reject:
         """Attempt number `attempt` for `slot`; depends on these, the seed and the models only."""
         rng = random.Random(f"{self.seed}:{slot}" if attempt == 0 else f"{self.seed}:{slot}:{attempt}")
         written = None
@@ -98,12 +109,11 @@ class Generation:
         if completion.is_truncated:
             text, question = completion.message.content, written.prompt.question
             return Reject(slot, attempt, "answer.truncated", "cut off at --max-tokens", text=text, prompt=question)
-        return self._judge(slot, attempt, written, options, completion)
+        return Answered(slot, attempt, written, options, completion)
 
-    def _judge(
-        self, slot: int, attempt: int, written: WrittenPrompt, options: SamplingOptions, completion: Completion
-    ) -> Sample:
-        prompt = written.prompt
+    def judge(self, answered: Answered) -> Sample:
+        slot, attempt, written = answered.slot, answered.attempt, answered.written
+        prompt, options, completion = written.prompt, answered.options, answered.completion
         verdict = validate(completion.message, prompt, self.catalog, run_calls=self.runs_calls)
         metadata = SampleMetadata(
             sample_id=f"{self.run_id}-{slot:06d}-{attempt}",

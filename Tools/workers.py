@@ -1,18 +1,20 @@
 """Threads that fill slots with samples.
 
-Workers run freely: each takes the next slot, gets a prompt, asks the model, judges the answer and writes it down. No
-stage or batch waits for another, and nothing queues up, so memory does not grow with the number of samples.
+Workers run freely: each takes the next slot, gets a prompt and asks the model. One more thread judges the answers and
+writes them down, so that the next request is sent before the last answer is judged. At most a few answers a worker
+wait for it, so memory does not grow with the number of samples.
 """
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from Evaluator.errors import STOPPED_EARLY, ReportedError
 from Evaluator.model_client import Stopped
-from Evaluator.records import Reject, Sample
-from Tools.attempts import Generation
+from Evaluator.records import Reject
+from Tools.attempts import Answered, Generation
 from Tools.progress import Progress
 from Tools.signals import Signals
 from Tools.sinks import Sink
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
 """How long requests under way may still finish after a signal, in seconds."""
+WAITING_ANSWERS = 4
+"""Answers a worker that may wait to be judged; then workers wait."""
 HOPELESS_REJECTS = 200
 """So many rejects in a row (or 20 for each worker, if that is more) end a run: more of the same would follow."""
 
@@ -53,11 +57,15 @@ class Workers:
         self._slots = slots
         self._sink = sink
         self._stop_clients = stop_clients
+        self._has_failed_to_write = False
         self._rejects_in_a_row = 0
         self._hopeless_after = max(HOPELESS_REJECTS, 20 * concurrency)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._answers: queue.Queue[Answered | None] = queue.Queue(WAITING_ANSWERS * concurrency)
+        self._askers_left = concurrency
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
+        self._threads.append(threading.Thread(target=self._judge, daemon=True))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -81,30 +89,49 @@ class Workers:
                 with self._lock:
                     place = next(self._slots, None)
                 if place is None:
-                    return
+                    break
                 self._fill(*place)
         except Stopped:
             pass
         except BaseException as error:
-            with self._lock:
-                self.failure = self.failure or error
-            self.stop()
+            self._fail(error)
+        with self._lock:
+            self._askers_left -= 1
+            is_last = not self._askers_left
+        if is_last:
+            self._answers.put(None)
 
     def _fill(self, slot: int, attempt: int) -> None:
-        """Attempts for one slot until one gives a sample."""
+        """Attempts for one slot until one gives an answer."""
         while not self._stopping.is_set():
-            made = self._generation.make(slot, attempt)
-            if isinstance(made, Sample):
-                self._sink.add_sample(made)
+            got = self._generation.ask(slot, attempt)
+            if isinstance(got, Answered):
+                self._answers.put(got)
                 self._rejects_in_a_row = 0
                 return
-            self._sink.add_reject(made)
+            self._sink.add_reject(got)
             with self._lock:
                 self._rejects_in_a_row += 1
                 rejects = self._rejects_in_a_row
             if rejects >= self._hopeless_after:
-                raise NothingUsable(rejects, made)
+                raise NothingUsable(rejects, got)
             attempt += 1
+
+    def _judge(self) -> None:
+        """Judge the answers as they come until the last worker has ended; after a failure they are passed over."""
+        while (answered := self._answers.get()) is not None:
+            if self._has_failed_to_write:
+                continue
+            try:
+                self._sink.add_sample(self._generation.judge(answered))
+            except BaseException as error:
+                self._has_failed_to_write = True
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self.failure = self.failure or error
+        self.stop()
 
 
 def work_until_done(workers: Workers, signals: Signals, progress: Progress) -> None:

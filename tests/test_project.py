@@ -82,7 +82,7 @@ def test_every_flag_stands_in_readme_with_its_help(script):
 def readme_commands():
     """(script, flags) of each generator command in README and in the epilogs of --help."""
     text = README + "\n" + "\n".join(parser.epilog for parser in PARSERS.values())
-    return re.findall(r"python Tools/(\w+\.py) ?(.*?)(?: \| .*| 2?>>? .*)?$", text, re.MULTILINE)
+    return re.findall(r"python Tools/(\w+\.py) ?([^`\n]*?)(?:`.*| \| .*| 2?>>? .*)?$", text, re.MULTILINE)
 
 
 def test_every_command_in_readme_parses():
