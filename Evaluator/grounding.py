@@ -60,7 +60,7 @@ def ungrounded(call: ToolCall, sources: Sources, catalog: Catalog) -> list[Findi
     findings = []
     for argument, value in call.arguments.items():
         if argument == CONTEXT and catalog.context:
-            findings += _context_findings(value, sources, catalog)
+            findings += _context_findings(call, value, sources, catalog)
         else:
             findings += _argument_findings(tool, argument, value, sources)
     return findings
@@ -69,10 +69,18 @@ def ungrounded(call: ToolCall, sources: Sources, catalog: Catalog) -> list[Findi
 # -- the context --------------------------------------------------------------------------------------------------
 
 
-def _context_findings(context: Mapping[str, Any], sources: Sources, catalog: Catalog) -> Iterator[Finding]:
+def _context_findings(
+    call: ToolCall, context: Mapping[str, Any], sources: Sources, catalog: Catalog
+) -> Iterator[Finding]:
+    """The context is about the request, or at least about what the tool does and on what it is called."""
     with_form = {name for name, _ in catalog.id_patterns}
     text = " ".join(value for name, value in context.items() if name not in with_form and isinstance(value, str))
-    if not _share_a_word(text, sources.request):
+    tool = catalog.tools[call.name]
+    arguments = (
+        text for name, value in call.arguments.items() if name != CONTEXT for _, text in named_strings("", value)
+    )
+    about = " ".join([sources.request, _split_name(call.name), tool.summary, *arguments])
+    if not _share_a_word(text, about):
         yield Finding("grounding.unrelated_context", "Not one word of the context has to do with the request.")
 
 
@@ -82,9 +90,9 @@ def _context_findings(context: Mapping[str, Any], sources: Sources, catalog: Cat
 def _argument_findings(tool: Tool, argument: str, value: Any, sources: Sources) -> Iterator[Finding]:
     free: list[str] = []
     for name, text in named_strings(argument, value):
-        if text in tool.fixed_words or len(text) <= _SHORT:
-            continue
         kind = kind_of(name, text)
+        if text in tool.fixed_words or (kind in ("free", "name") and 0 < len(text) <= _SHORT):
+            continue
         if kind == "free":
             free.append(text)
         elif not _CHECKS[kind](text, sources):
@@ -176,11 +184,16 @@ def _is_date_known(date: str, sources: Sources) -> bool:
 
 def _is_name_known(name: str, sources: Sources) -> bool:
     """At least half of its words are said, or occur in the vault; `keyFile` are two words."""
-    words = stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
+    words = stems(_split_name(name))
     known = words & stems(sources.said)
     if sources.vault and len(known) * 2 < len(words):
         known |= {word for word in words - known if any(one.startswith(word) for one in sources.vault.words)}
-    return len(known) * 2 >= len(words)
+    return bool(name) and len(known) * 2 >= len(words)
+
+
+def _split_name(name: str) -> str:
+    """`contentManager_readContent` as the words it is made of."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
 
 
 _CHECKS = {"path": _is_path_known, "id": _is_id_known, "date": _is_date_known, "name": _is_name_known}

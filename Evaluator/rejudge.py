@@ -6,11 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from Evaluator.catalog import Catalog
-from Evaluator.records import CHECKS, Finding, Message, Prompt, Verdict
+from Evaluator.records import Message, Prompt, Verdict
 from Evaluator.rows import Row
 from Evaluator.validator import validate
 from Evaluator.vault.loading import fixture_names, load_fixture
 from Evaluator.vault.state import Vault
+
+
+class CannotJudge(Exception):
+    """A row whose label cannot be judged here; the text says why."""
 
 
 @dataclass
@@ -25,7 +29,7 @@ class Judge:
     def verdict(self, row: Row) -> Verdict:
         """The verdict over all assistant turns: that of the first bad one, else that of the last that makes a call.
 
-        A conversation in which nothing is called is bad, unless its prompt asks for no call.
+        Raises CannotJudge where what the label stands on is not there.
         """
         known = self._prompt_of(row)
         verdicts = [
@@ -33,11 +37,11 @@ class Judge:
             for index, turn in enumerate(row.messages)
             if turn.role == "assistant"
         ]
-        if not verdicts:
-            return _verdict_of(Finding("parse.no_answer", "The conversation has no assistant turn."))
         if known.expects_call:
             silent = [one for one in verdicts if one.codes == ["parse.no_tool_call"]]
             verdicts = [one for one in verdicts if one not in silent] or silent[-1:]
+            if verdicts == silent[-1:] and "checks" not in row.metadata:
+                raise CannotJudge("no tool is called, and nothing says whether one should be")
         return next((one for one in verdicts if not one.label), verdicts[-1])
 
     def _prompt_of(self, row: Row) -> Prompt:
@@ -46,12 +50,15 @@ class Judge:
         known = self.prompts.get(str(metadata.get("prompt_id")))
         if known:
             return known
+        vault = self._vault(metadata.get("vault"))
+        if self.run_calls and metadata.get("vault") and not vault:
+            raise CannotJudge(f"the vault {metadata['vault']} that it was made with is not here, or has changed")
         tools = metadata.get("expected_tools") or [metadata.get("target_tool")]
         return Prompt(
             id=str(metadata.get("prompt_id")),
             question="",
             expected_tools=tuple(tool for tool in tools if isinstance(tool, str)),
-            vault=(vault := self._vault(metadata.get("vault"))),
+            vault=vault,
             goal=_goal(metadata.get("goal")) if vault else None,
         )
 
@@ -77,10 +84,6 @@ def _goal(text: Any) -> Mapping[str, Any] | None:
     except ValueError:
         return None
     return goal if isinstance(goal, dict) else None
-
-
-def _verdict_of(finding: Finding) -> Verdict:
-    return Verdict(False, {**dict.fromkeys(CHECKS), "parse": False}, (finding,))
 
 
 def relabelled(row: Row, verdict: Verdict) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def row_from(where: str, line: bytes) -> Row | BadLine:
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return BadLine(where, f"no JSON: {error}")
+        why = error.msg if isinstance(error, json.JSONDecodeError) else error
+        return BadLine(where, f"no JSON: {why}")
     turns = data.get("conversations") if isinstance(data, dict) else None
     if not isinstance(turns, list) or not turns:
         return BadLine(where, 'no object with a list "conversations"')
@@ -69,6 +70,8 @@ def row_from(where: str, line: bytes) -> Row | BadLine:
             return BadLine(where, f'a message needs a "role", one of {", ".join(_ROLES)}')
         if not isinstance(turn.get("content"), str | None) or not isinstance(turn.get("tool_calls"), list | None):
             return BadLine(where, 'the "content" of a message is a string or null, its "tool_calls" a list')
+    if not any(turn["role"] == "assistant" for turn in turns):
+        return BadLine(where, "a conversation without an assistant turn")
     label, metadata = data.get("label"), data.get("metadata")
     if not isinstance(label, bool | None):
         return BadLine(where, f'the "label" is {label!r}, neither true nor false')

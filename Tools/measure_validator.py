@@ -94,7 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
         "--prompt-set",
         type=Path,
         nargs="+",
@@ -102,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="prompts with an expected_call to make answers from (default: the two bundled sets)",
     )
-    parser.add_argument(
+    source.add_argument(
         "--num-templates",
         type=number(int, 1),
         metavar="N",
@@ -133,7 +134,8 @@ def template_prompts(num_prompts: int, catalog: Catalog) -> list[Prompt]:
     templates = load_templates(DEFAULT_TEMPLATES, catalog)
     vaults = [load_fixture(name) for name in TRAINING_VAULTS]
     prompts = []
-    for index, template in zip(range(num_prompts), itertools.cycle(templates.templates), strict=False):
+    in_turn = random.Random("measure").sample(templates.templates, len(templates.templates))
+    for index, template in zip(range(num_prompts), itertools.cycle(in_turn), strict=False):
         with contextlib.suppress(CannotFill):
             rng = random.Random(f"measure:{index}")
             prompts.append(templates.fill(template, rng, vaults[index % len(vaults)], catalog))

@@ -49,6 +49,8 @@ class Plan:
 def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
     """Generate what `plan` asks for and return the exit status."""
     check_model_arguments(args)
+    if args.include_results and not args.execute:
+        raise UsageError("--include-results needs the calls to be run: leave --no-execute out")
     if args.output == "-" and args.overwrite:
         raise UsageError("--overwrite is for files; --output - overwrites nothing")
     settings = {

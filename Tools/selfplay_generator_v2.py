@@ -137,7 +137,8 @@ def templates_for_folder(templates: Templates, vaults: Sequence[Vault], catalog:
     covered = {one["tool"] for one in fitting.templates}
     missing = sorted({one["tool"] for one in templates.templates} - covered)
     if missing:
-        log.warning("warning: the vault %s has nothing to ask these tools for: %s", vaults[0].name, ", ".join(missing))
+        shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+        log.warning("warning: the vault %s has nothing to ask %d tools for: %s", vaults[0].name, len(missing), shown)
     return fitting
 
 

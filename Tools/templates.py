@@ -19,7 +19,9 @@ from Evaluator.errors import UsageError
 from Evaluator.records import Prompt, ToolCall
 from Evaluator.vault.command_manager import COMMANDS
 from Evaluator.vault.goals import NoGoal, goal_of
+from Evaluator.vault.paths import file_path
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault, base_name, parent
+from Evaluator.words import stems
 from Tools.attempts import UnusablePrompt
 
 DEFAULT_TEMPLATES = Path(__file__).parent / "templates.json"
@@ -113,6 +115,16 @@ def _filled(value: Any, slots: "Slots") -> Any:
     return [_filled(one, slots) for one in value] if isinstance(value, list) else value
 
 
+def _nameable_notes(vault: Vault) -> list[str]:
+    """Markdown notes whose path can stand in a request as it is, and reaches the tool as it is."""
+    return [path for path in vault.notes if path.endswith(".md") and file_path(path) == path and '"' not in path]
+
+
+def _body(text: str) -> str:
+    """A note's text without its frontmatter."""
+    return re.sub(r"\A---\n.*?\n---\n", "", text, count=1, flags=re.DOTALL)
+
+
 # -- slots --------------------------------------------------------------------------------------------------------
 
 
@@ -140,7 +152,7 @@ class Slots:
     # -- files and folders
 
     def notes(self) -> dict[str, str]:
-        notes = [path for path in self._vault.notes if path.endswith(".md")]
+        notes = _nameable_notes(self._vault)
         if len(notes) < 2:
             raise CannotFill(f"the vault {self._vault.name} has no two notes")
         first, second = self._rng.sample(notes, 2)
@@ -163,7 +175,8 @@ class Slots:
         return path
 
     def any_folder(self) -> str:
-        return self.pick(list(self._vault.folders), "folder")
+        """An existing folder, or '' for the root of a vault that has none."""
+        return self._rng.choice(list(self._vault.folders) or [""])
 
     def fresh_title(self) -> str:
         return str(self._rng.choice(self._words["title"]))
@@ -173,13 +186,15 @@ class Slots:
     def passage(self) -> str:
         """A line, or the end of it, that stands in the note exactly once."""
         text = self._vault.notes[self["note"]].text
-        lines = [re.sub(r"^[\s>*+#-]*(?:\[.\] )?", "", line).strip() for line in text.splitlines()]
+        lines = [
+            re.sub(r"^[\s>*+#-]*(?:\[.\] )?", "", line).strip() for line in _body(text).splitlines() if "|" not in line
+        ]
         fitting = [one for one in lines if 3 <= len(one.split()) <= 10 and '"' not in one and text.count(one) == 1]
         return str(self.pick(fitting, f"line of its own in {self['note']}"))
 
     def word(self) -> str:
         """A word that the note has twice or more."""
-        words = re.findall(r"\b[A-Za-z]{4,}\b", self._vault.notes[self["note"]].text)
+        words = re.findall(r"\b[A-Za-z]{4,}\b", _body(self._vault.notes[self["note"]].text))
         return str(
             self.pick(sorted({word for word in words if words.count(word) > 1}), f"word twice in {self['note']}")
         )
@@ -193,9 +208,9 @@ class Slots:
         return {"first_line": first, "last_line": last, "line_count": last - first + 1}
 
     def search(self) -> str:
-        texts = [note.text for path, note in self._vault.notes.items() if path.endswith(".md")]
-        pairs = re.findall(r"\b[A-Za-z]{4,} [A-Za-z]{4,}\b", self.pick(texts, "notes"))
-        return str(self.pick(pairs, "two words side by side"))
+        text = _body(self._vault.notes[self.pick(_nameable_notes(self._vault), "notes")].text)
+        pairs = re.findall(r"\b[A-Za-z]{4,} [A-Za-z]{4,}\b", text)
+        return str(self.pick([pair for pair in pairs if len(stems(pair)) == 2], "two words side by side"))
 
     def name_word(self) -> str:
         names = [base_name(path) for path in self._vault.notes if parent(path) == self["folder"]]
@@ -222,7 +237,8 @@ class Slots:
         if self["workspace_id"] not in workspaces:
             raise CannotFill(f"nothing is remembered of {self['workspace_name']}")
         traces = [one["content"] for one in self._vault.traces.values() if one["workspaceId"] == self["workspace_id"]]
-        return str(self.pick(re.findall(r"\b[a-z]{5,}\b", self.pick(traces, "traces")), "words in its traces"))
+        words = [word for word in re.findall(r"\b[a-z]{5,}\b", self.pick(traces, "traces")) if stems(word)]
+        return str(self.pick(words, "words in its traces"))
 
     def agent(self, *, is_on: bool) -> dict[str, str]:
         agents = [one for one in self._vault.agents.values() if one["isEnabled"] == is_on]

@@ -16,30 +16,34 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
 
 from Evaluator.catalog import load_catalog
 from Evaluator.console import run_main
-from Evaluator.errors import FAILED, OK
+from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.model_flags import number
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import CHECKS, Verdict, to_json_line
-from Evaluator.rejudge import Judge, relabelled
+from Evaluator.rejudge import CannotJudge, Judge, relabelled
 from Evaluator.rows import BadLine, Row, read_rows
 from Evaluator.vault.loading import load_folder
 from Tools.generator_flags import add_judging_arguments
 
 log = logging.getLogger(__name__)
+SHOWN_BAD_LINES = 20
 _NAMES = {True: "true", False: "false", None: "none"}
 
 
 class Agreement:
-    """Counts of rows by label and verdict, and of codes."""
+    """Counts of rows by label and verdict, of checks passed and made, of codes, and of rows not judged."""
 
     def __init__(self) -> None:
         self.rows: Counter[tuple[bool | None, bool]] = Counter()
         self.made: Counter[str] = Counter()
+        self.passed: Counter[str] = Counter()
+        self.not_judged: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
 
     def add(self, row: Row, verdict: Verdict) -> None:
         self.rows[row.label, verdict.label] += 1
         self.made.update(name for name in CHECKS if verdict.checks[name] is not None)
+        self.passed.update(name for name in CHECKS if verdict.checks[name])
         self.codes.update(set(verdict.codes))
 
     def table(self, num_codes: int) -> str:
@@ -49,10 +53,18 @@ class Agreement:
             counts = [self.rows[label, verdict] for verdict in (True, False)]
             if any(counts):
                 lines.append(f"label {_NAMES[label]:8}{counts[0]:>14}{counts[1]:>15}")
-        lines += ["", self._agreement(), "checks made: " + ", ".join(f"{name} {self.made[name]}" for name in CHECKS)]
+        lines += [
+            "",
+            self._agreement(),
+            "checks passed: " + ", ".join(f"{n} {self.passed[n]} of {self.made[n]}" for n in CHECKS),
+        ]
         if self.codes:
             lines += ["", "commonest codes, in rows:"]
-            lines += [f"{count:>8}  {code}" for code, count in self.codes.most_common(num_codes)]
+            by_count = sorted(self.codes.items(), key=lambda one: (-one[1], one[0]))
+            lines += [f"{count:>8}  {code}" for code, count in by_count[:num_codes]]
+        if self.not_judged:
+            lines += ["", "not judged, in rows:"]
+            lines += [f"{count:>8}  {why}" for why, count in sorted(self.not_judged.items())]
         return "\n".join(lines)
 
     def _agreement(self) -> str:
@@ -77,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("files", nargs="*", default=["-"], metavar="FILE.jsonl|-", help="what to judge; - is stdin")
+    parser.add_argument("files", nargs="*", metavar="FILE.jsonl|-", help="what to judge (default: -, stdin)")
     group = add_judging_arguments(parser)
     group.add_argument(
         "--prompt-set",
@@ -103,6 +115,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def judge_files(args: argparse.Namespace) -> int:
+    if not args.files and sys.stdin.isatty():
+        raise UsageError("name a file to judge, or - for stdin")
+    args.files = args.files or ["-"]
     judge = Judge(
         load_catalog(args.catalog),
         {prompt.id: prompt for prompt in load_prompt_sets(args.prompt_set).prompts},
@@ -113,9 +128,16 @@ def judge_files(args: argparse.Namespace) -> int:
     for row in read_rows(args.files):
         if isinstance(row, BadLine):
             num_bad += 1
-            log.error("%s: %s", row.where, row.why)
+            if num_bad <= SHOWN_BAD_LINES:
+                log.error("%s: %s", row.where, row.why)
             continue
-        verdict = judge.verdict(row)
+        try:
+            verdict = judge.verdict(row)
+        except CannotJudge as why:
+            agreement.not_judged[str(why)] += 1
+            if args.relabel:
+                sys.stdout.buffer.write(to_json_line(row.data))
+            continue
         agreement.add(row, verdict)
         if row.label is not None and row.label != verdict.label:
             log.debug("%s: label %s, verdict %s %s", row.where, row.label, verdict.label, " ".join(verdict.codes))
@@ -123,7 +145,11 @@ def judge_files(args: argparse.Namespace) -> int:
             sys.stdout.buffer.write(to_json_line(relabelled(row, verdict)))
     print(agreement.table(args.num_codes), file=sys.stderr if args.relabel else sys.stdout)
     if num_bad:
-        log.error("%d lines hold no row", num_bad)
+        log.error("%d lines hold no row%s", num_bad, "" if num_bad <= SHOWN_BAD_LINES else ", the first are shown")
+    if not agreement.rows and not agreement.not_judged:
+        log.warning("warning: there are no rows in %s", ", ".join(args.files))
+    if agreement.not_judged:
+        log.warning("warning: %d rows were not judged and keep their labels", agreement.not_judged.total())
     return FAILED if num_bad else OK
 
 

@@ -54,17 +54,17 @@ def test_text_and_native_calls_and_several_turns_are_judged(tmp_path, capsys):
         row(ASK, right, *more, render_turn([call("vaultManager_openNote", path="Garden/Plan.md")])),
         row(ASK, wrong, *more, render_turn([call("vaultManager_openNote", path="Garden/Plan.md")]), label=False),
         row(ASK, right, done, label=True),
-        row({"role": "user", "content": "Nothing"}, label=False),
     )
     assert main([path]) == 0
     report = capsys.readouterr().out
-    assert "8 rows judged" in report
+    assert "6 rows judged" in report
     assert "label true                 3              1" in report
     assert "label none                 1              0" in report
-    assert "agree in 85.7% of 7 labelled rows, kappa 0.720" in report
+    assert "agree in 80.0% of 5 labelled rows" in report
+    assert "       1  no tool is called, and nothing says whether one should be" in report
     assert "       2  parameters.missing_field:newPath" in report
     rows = relabelled(capsys, path)
-    assert [one["label"] for one in rows] == [True, True, False, False, True, False, True, False]
+    assert [one["label"] for one in rows] == [True, True, False, False, True, False, True]
     assert rows[1]["behavior"] == "x"
 
 
