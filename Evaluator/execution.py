@@ -1,13 +1,12 @@
-"""Run the calls of an answer on a copy of the prompt's vault and see whether they did what the prompt's goal asks."""
+"""Run the calls of an answer on a copy of a vault."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from Evaluator.catalog import Catalog
-from Evaluator.records import Finding, ToolCall
+from Evaluator.records import ToolCall
 from Evaluator.vault.changes import Changes, changes_between
-from Evaluator.vault.goals import unmet
 from Evaluator.vault.replies import Reply
 from Evaluator.vault.server import TOOLS, begin_session, run_call
 from Evaluator.vault.state import Vault
@@ -15,14 +14,19 @@ from Evaluator.vault.state import Vault
 
 @dataclass(frozen=True)
 class Execution:
-    """What the calls gave back, in order, and how the vault differs afterwards."""
+    """Calls in order, what each gave back, and how the vault differs afterwards."""
 
+    calls: Sequence[ToolCall]
     replies: Sequence[Reply]
     changes: Changes
 
     @property
     def results(self) -> list[dict[str, Any]]:
         return [reply.to_dict() for reply in self.replies]
+
+
+NOTHING = Execution((), (), {})
+"""What an answer without calls does."""
 
 
 def can_run(calls: Sequence[ToolCall], catalog: Catalog) -> bool:
@@ -37,14 +41,4 @@ def execute(calls: Sequence[ToolCall], vault: Vault, catalog: Catalog, *, is_che
         begin_session(call, before, catalog)
     after = before.copy()
     replies = [run_call(call, after, catalog, is_checked=is_checked) for call in calls]
-    return Execution(replies, changes_between(before, after))
-
-
-def shortcomings(execution: Execution, goal: Mapping[str, Any] | None) -> list[Finding]:
-    """Errors of the calls; without any, what is missing to the goal and what happened beyond it."""
-    failed = [
-        Finding(f"execution.error:{reply.tool}", f"{reply.tool} failed: {reply.error}")
-        for reply in execution.replies
-        if reply.error is not None
-    ]
-    return failed or (unmet(goal, execution.changes, execution.replies) if goal is not None else [])
+    return Execution(calls, replies, changes_between(before, after))

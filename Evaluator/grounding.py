@@ -6,31 +6,29 @@ argument, so this works for any catalog.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from Evaluator.arguments import kind_of, named_strings
 from Evaluator.catalog import CONTEXT, Catalog, Tool
 from Evaluator.records import Finding, ToolCall
-from Evaluator.vault.state import Vault
+from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault
 from Evaluator.words import stems
 
-_PATH = re.compile(r"(?<!^field)(?:path|folder|file)s?$", re.IGNORECASE)
-_ID = re.compile(r"^ids?$|Ids?$|ID$|_id$")
-_NAME = re.compile(
-    r"(?:name|\w*Name|agent|provider|model|query|filter|pattern|\w*[tT]ags|tools|managers|findText|oldContent|fieldPath)"
-)
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _RELATIVE_DAY = re.compile(
-    r"\b(?:today|yesterday|tomorrow|tonight|(?:this|last|next|past|previous|coming)\s+(?:\w+\s+)?"
+    r"\b(?:today|daily|yesterday|tomorrow|tonight|(?:this|last|next|past|previous|coming)\s+(?:\w+\s+)?"
     r"(?:day|week|weekend|month|quarter|year|spring|summer|autumn|fall|winter|\w+day)s?"
     r"|since|recent(?:ly)?|ago)\b",
     re.IGNORECASE,
 )
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_EXTENSION = re.compile(r"(?<=[^/])\.(?:md|canvas|png|jpe?g|webp|pdf|txt)$")
+_DATE_NAME = re.compile(r"\d{4}-\d{2}-\d{2}")
 _ROOTS = {"", "/", ".", "./"}
-_SHORT = 3
+_SHORT = 4
 """Strings of so few characters (`ts`, `*`, `5`) name nothing."""
 _COPY_WORDS = 5
 """A request of fewer words may be the text of an argument by rights."""
@@ -38,9 +36,11 @@ _COPY_WORDS = 5
 
 @dataclass(frozen=True)
 class Sources:
-    """Where values may come from: the last request, everything said so far (with the system prompt), and the vault."""
+    """Where values may come from: the last request, what was talked about so far, all texts that there are (the system
+    prompt too), and the vault."""
 
     request: str
+    talk: str
     said: str
     vault: Vault | None = None
 
@@ -49,21 +49,31 @@ class Sources:
         return _folded(self.said)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _folded(text: str) -> str:
-    return re.sub(r"\s+", " ", text).lower()
+    return unicodedata.normalize("NFC", re.sub(r"\s+", " ", text)).lower()
 
 
 def ungrounded(call: ToolCall, sources: Sources, catalog: Catalog) -> list[Finding]:
     """The faults of one call whose arguments fit its schema."""
     tool = catalog.tools[call.name]
-    findings = []
+    findings = list(_same_on_both_sides(call))
     for argument, value in call.arguments.items():
         if argument == CONTEXT and catalog.context:
             findings += _context_findings(call, value, sources, catalog)
         else:
             findings += _argument_findings(tool, argument, value, sources)
     return findings
+
+
+_PAIRS = (("path", "newPath"), ("sourcePath", "targetPath"), ("oldContent", "newContent"), ("findText", "replaceText"))
+
+
+def _same_on_both_sides(call: ToolCall) -> Iterator[Finding]:
+    """Moved to where it is, replaced by itself."""
+    for old, new in _PAIRS:
+        if {old, new} <= call.arguments.keys() and call.arguments[old] == call.arguments[new]:
+            yield Finding(f"grounding.same_value:{new}", f"{new} is the same as {old}.")
 
 
 # -- the context --------------------------------------------------------------------------------------------------
@@ -75,11 +85,10 @@ def _context_findings(
     """The context is about the request, or at least about what the tool does and on what it is called."""
     with_form = {name for name, _ in catalog.id_patterns}
     text = " ".join(value for name, value in context.items() if name not in with_form and isinstance(value, str))
-    tool = catalog.tools[call.name]
     arguments = (
         text for name, value in call.arguments.items() if name != CONTEXT for _, text in named_strings("", value)
     )
-    about = " ".join([sources.request, _split_name(call.name), tool.summary, *arguments])
+    about = " ".join([sources.talk, _split_name(call.name), *arguments])
     if not _share_a_word(text, about):
         yield Finding("grounding.unrelated_context", "Not one word of the context has to do with the request.")
 
@@ -99,31 +108,8 @@ def _argument_findings(tool: Tool, argument: str, value: Any, sources: Sources) 
             yield Finding(f"grounding.unknown_{kind}:{argument}", f"{name} {text[:100]!r} is named nowhere.")
         if _is_copied(text, sources.request):
             yield Finding(f"grounding.copied_request:{argument}", f"{name} is the whole request.")
-    if free and not _share_a_word(" ".join(free), sources.request):
+    if free and not _share_a_word(" ".join(free), sources.talk):
         yield Finding(f"grounding.unrelated_text:{argument}", f"Not one word of {argument} has to do with the request.")
-
-
-def named_strings(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every string in an argument with the name of the field that holds it."""
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, one in value.items():
-            yield from named_strings(key, one)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from named_strings(name, one)
-
-
-def kind_of(name: str, text: str) -> str:
-    """What a string in the field `name` is: a path, an id, a date, a name, or free text."""
-    if _DATE.fullmatch(text):
-        return "date"
-    if _PATH.search(name):
-        return "path"
-    if _ID.search(name):
-        return "id"
-    return "name" if _NAME.fullmatch(name) else "free"
 
 
 def _is_path_known(path: str, sources: Sources) -> bool:
@@ -134,15 +120,17 @@ def _is_path_known(path: str, sources: Sources) -> bool:
     """
     if path in _ROOTS:
         return True
-    folded = path.lower().strip("/").removeprefix("./")
+    folded = _folded(path).strip("/").removeprefix("./")
     return _is_part_known(folded, sources) or all(_is_part_known(part, sources) for part in folded.split("/") if part)
 
 
 def _is_part_known(part: str, sources: Sources) -> bool:
-    bare = part.removesuffix(".md")
+    bare = _EXTENSION.sub("", part)
     if sources.vault and (part in sources.vault.folded_paths or bare in sources.vault.folded_paths):
         return True
-    if _stands_in(bare, sources.folded):
+    if _stands_in(part, sources.folded) or _stands_in(bare, sources.folded):
+        return True
+    if _DATE_NAME.fullmatch(bare) and _RELATIVE_DAY.search(sources.talk):
         return True
     words = re.split(r"[\s_-]+", bare)
     return len(words) > 1 and all(_stands_in(word, sources.folded) for word in words)
@@ -157,14 +145,17 @@ def _stands_in(text: str, where: str) -> bool:
     position = where.find(text) if text else -1
     while position >= 0:
         before = where[position - 1] if position else " "
-        if not (before.isalnum() and text[0].isalnum()) and _AFTER.match(where, position + len(text)):
-            return True
+        end = position + len(text)
+        if not text.isascii() or (not (before.isalnum() and text[0].isalnum()) and _AFTER.match(where, end)):
+            return True  # scripts without spaces have no ends of words
         position = where.find(text, position + 1)
     return False
 
 
 def _is_id_known(key: str, sources: Sources) -> bool:
-    return _stands_in(key.lower(), sources.folded) or (sources.vault is not None and key in sources.vault.ids)
+    if key == DEFAULT_WORKSPACE or _stands_in(key.lower(), sources.folded):
+        return True
+    return sources.vault is not None and key in sources.vault.ids
 
 
 def _is_date_known(date: str, sources: Sources) -> bool:
@@ -212,6 +203,7 @@ def _is_copied(text: str, request: str) -> bool:
     return len(words) >= _COPY_WORDS and " ".join(words) in " ".join(re.findall(r"\w+", text.lower()))
 
 
-def sources_of(request: str, earlier: Sequence[str], vault: Vault | None) -> Sources:
-    """The sources of a turn: its request, what was said before it (the system prompt included), the vault."""
-    return Sources(request, "\n".join([*earlier, request]), vault)
+def sources_of(request: str, earlier: Sequence[str], vault: Vault | None, system: str = "") -> Sources:
+    """The sources of a turn: its request, the turns before it, the vault, the system prompt."""
+    talk = "\n".join([*earlier, request])
+    return Sources(request, talk, f"{system}\n{talk}", vault)

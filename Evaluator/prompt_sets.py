@@ -2,7 +2,7 @@
 
 A file is {"name": ..., "prompts": [PROMPT, ...]}, or just the list. A prompt is {"id", "question"} and, as far as
 known, "system", "tags", "expected_tools", "expects_call", "expected_call" {"name", "arguments"}, "vault" (the name of
-a bundled one) and "goal" (see vault.goals).
+a bundled one) and "goal" (see goals).
 """
 
 import hashlib

@@ -53,7 +53,7 @@ class Prompt:
 
     `expected_tools` names the tools to be called, a tool twice if it is to be called twice (empty: not known).
     `expects_call` is False where an answer without any tool call is the right one. `vault` is what the calls are run
-    on, `goal` (see vault.goals) what they must have done there, `earlier` the turns before the question.
+    on, `goal` (see goals) what they must have done there, `earlier` the turns before the question.
     """
 
     id: str

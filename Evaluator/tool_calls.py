@@ -303,6 +303,18 @@ _RENDERERS: dict[str, Callable[[Sequence[ToolCall]], str]] = {
 }
 
 
+_RESULT = re.compile(
+    r"^[>\s*_#-]*(?:tool[ _])?results?[*_ ]*:[*_\s]*(?:```\w*\s*)?(?=[{\[])", re.IGNORECASE | re.MULTILINE
+)
+
+
+def without_results(message: Message) -> Message:
+    """A turn up to where it begins to tell a tool's result: no model knows what a tool gave back."""
+    content = message.content or ""
+    match = _RESULT.search(content)
+    return Message(message.role, content[: match.start()].rstrip(), message.tool_calls) if match else message
+
+
 def with_results(message: Message, results: Sequence[Mapping[str, Any]]) -> Message:
     """A turn with the result of each call after it, as `Result: {...}`.
 

@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.catalog import CONTEXT, Catalog
-from Evaluator.execution import can_run, execute, shortcomings
+from Evaluator.execution import can_run, execute
+from Evaluator.goals import shortcomings
 from Evaluator.grounding import sources_of, ungrounded
 from Evaluator.records import CHECKS, Finding, Message, Prompt, ToolCall, Verdict
 from Evaluator.schemas import ecma_pattern
@@ -99,8 +100,11 @@ def check_relevance(calls: Sequence[ToolCall], prompt: Prompt, catalog: Catalog)
     """The expected tools are called, each as often as expected, and nothing else."""
     if not prompt.expects_call:
         return [Finding("relevance.call_not_expected", "A tool is called where none is needed.")]
+    twice = [call.name for index, call in enumerate(calls) if call in calls[:index]]
     if not prompt.expected_tools:
-        return None
+        return [
+            Finding(f"relevance.repeated_call:{name}", f"{name} is called twice with the same.") for name in twice
+        ] or None
     wanted, called = Counter(prompt.expected_tools), Counter(call.name for call in calls)
     missing = [Finding(f"relevance.missing_tool:{name}", f"{name} is not called.") for name in wanted - called]
     surplus = [
@@ -114,8 +118,8 @@ def check_relevance(calls: Sequence[ToolCall], prompt: Prompt, catalog: Catalog)
 
 def check_grounding(calls: Sequence[ToolCall], prompt: Prompt, catalog: Catalog) -> list[Finding]:
     """The values come from the conversation, the system prompt or the vault (see grounding)."""
-    earlier = [prompt.system or "", *(message.content or "" for message in prompt.earlier)]
-    sources = sources_of(prompt.question, earlier, prompt.vault)
+    earlier = [message.content or "" for message in prompt.earlier]
+    sources = sources_of(prompt.question, earlier, prompt.vault, prompt.system or "")
     return [finding for call in calls for finding in ungrounded(call, sources, catalog)]
 
 

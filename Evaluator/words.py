@@ -15,7 +15,7 @@ _STOPWORDS = frozenset(
 )
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=2048)
 def stems(text: str) -> frozenset[str]:
     """The first five letters of each word that carries meaning, in lower case: `finish` and `finishing` are alike.
 

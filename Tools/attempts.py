@@ -7,10 +7,10 @@ from typing import Protocol
 
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
-from Evaluator.execution import execute
+from Evaluator.execution import can_run, execute
 from Evaluator.model_client import RESULT_MARK, Completion, ModelClient, SampleFailed, SamplingOptions
 from Evaluator.records import Message, Prompt, Reject, Sample, SampleMetadata
-from Evaluator.tool_calls import with_results
+from Evaluator.tool_calls import with_results, without_results
 from Evaluator.validator import validate
 
 
@@ -114,7 +114,8 @@ class Generation:
     def judge(self, answered: Answered) -> Sample:
         slot, attempt, written = answered.slot, answered.attempt, answered.written
         prompt, options, completion = written.prompt, answered.options, answered.completion
-        verdict = validate(completion.message, prompt, self.catalog, run_calls=self.runs_calls)
+        message = without_results(completion.message)
+        verdict = validate(message, prompt, self.catalog, run_calls=self.runs_calls)
         metadata = SampleMetadata(
             sample_id=f"{self.run_id}-{slot:06d}-{attempt}",
             slot=slot,
@@ -141,8 +142,9 @@ class Generation:
             catalog=self.catalog.label,
             generator=__version__,
         )
-        message = Message("assistant", completion.message.content, completion.message.tool_calls)
-        if self.includes_results and prompt.vault is not None and verdict.checks["parse"]:
+        message = Message("assistant", message.content, message.tool_calls)
+        can_be_run = prompt.vault is not None and verdict.checks["parse"] and can_run(verdict.calls, self.catalog)
+        if self.includes_results and can_be_run:
             results = verdict.results or execute(verdict.calls, prompt.vault, self.catalog).results
             message = with_results(message, results)
         return Sample([*prompt.messages(), message], verdict.label, metadata)

@@ -23,13 +23,16 @@ from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.intervals import exact_interval
 from Evaluator.model_flags import number
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
-from Evaluator.records import Prompt
-from Evaluator.tool_calls import parse_turn
+from Evaluator.records import Message, Prompt, ToolCall
+from Evaluator.tool_calls import parse_turn, render_turn
 from Evaluator.trials import mutants, variants
 from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
 from Tools.generator_flags import add_catalog_argument
 from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, CannotFill, load_templates
+
+INDEPENDENT_ANSWERS = Path(mutants.__file__).with_name("independent_answers.jsonl")
+"""A right and a nearly right answer to each of 139 held-out prompts: {"id", "is_right", "arguments", "note"}."""
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Errors:
     """Judged answers of one truth (all wrong, or all right) and the wrong verdicts among them."""
 
     is_right: bool
+    knows_goals: bool = True
     judged: Counter[tuple[str, str]] = field(default_factory=Counter)
     missed: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: list[dict[str, str]] = field(default_factory=list)
@@ -44,6 +48,16 @@ class Errors:
     @property
     def rate(self) -> float:
         return self.missed.total() / max(1, self.judged.total())
+
+    def add(self, key: tuple[str, str], prompt: Prompt, answer: Message, catalog: Catalog) -> None:
+        """Judge an answer; `key` is its operator and its tool."""
+        known = prompt if self.knows_goals else Prompt(prompt.id, prompt.question)
+        verdict = validate(answer, known, catalog)
+        self.judged[key] += 1
+        if verdict.label != self.is_right:
+            self.missed[key] += 1
+            example = {"operator": key[0], "prompt": prompt.id, "codes": " ".join(verdict.codes)}
+            self.examples.append({**example, "answer": answer.content or json.dumps(answer.tool_calls)})
 
     def summary(self) -> str:
         low, high = exact_interval(self.missed.total(), self.judged.total())
@@ -61,9 +75,11 @@ class Errors:
         return lines
 
 
-def measure(prompts: Sequence[Prompt], catalog: Catalog, seed: int) -> tuple[Errors, Errors]:
+def measure(
+    prompts: Sequence[Prompt], catalog: Catalog, seed: int, *, knows_goals: bool = True
+) -> tuple[Errors, Errors]:
     """Errors on wrong and on right answers to prompts that have an expected call."""
-    wrong, right = Errors(is_right=False), Errors(is_right=True)
+    wrong, right = Errors(False, knows_goals), Errors(True, knows_goals)
     for prompt in prompts:
         for errors, operators in ((wrong, mutants.OPERATORS), (right, variants.OPERATORS)):
             for operator in operators:
@@ -72,17 +88,28 @@ def measure(prompts: Sequence[Prompt], catalog: Catalog, seed: int) -> tuple[Err
     return wrong, right
 
 
+def measure_independent(
+    prompts: Sequence[Prompt], catalog: Catalog, *, knows_goals: bool = True
+) -> tuple[Errors, Errors]:
+    """Errors on answers that were written one by one by somebody who knew neither the checks nor the right calls."""
+    known = {prompt.id: prompt for prompt in prompts}
+    wrong, right = Errors(False, knows_goals), Errors(True, knows_goals)
+    for line in INDEPENDENT_ANSWERS.read_text(encoding="utf-8").splitlines():
+        data = json.loads(line)
+        prompt = known.get(data["id"])
+        if prompt:
+            answer = render_turn([ToolCall(prompt.expected_tools[0], data["arguments"])])
+            key = ("independent_answers", prompt.expected_tools[0])
+            (right if data["is_right"] else wrong).add(key, prompt, answer, catalog)
+    return wrong, right
+
+
 def _judge(case: mutants.Case, operator: mutants.Operator, errors: Errors) -> None:
     key = (operator.__name__, case.call.name)
     for answer in operator(case):
         if not errors.is_right and list(parse_turn(answer).calls) == [case.call] and not parse_turn(answer).findings:
             continue  # nothing was changed
-        verdict = validate(answer, case.prompt, case.catalog)
-        errors.judged[key] += 1
-        if verdict.label != errors.is_right:
-            errors.missed[key] += 1
-            example = {"operator": key[0], "prompt": case.prompt.id, "codes": " ".join(verdict.codes)}
-            errors.examples.append({**example, "answer": answer.content or json.dumps(answer.tool_calls)})
+        errors.add(key, case.prompt, answer, case.catalog)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -108,6 +135,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=number(int, 1),
         metavar="N",
         help="make the answers from N filled templates of v2 instead, which share nothing with the bundled sets",
+    )
+    parser.add_argument(
+        "--goals",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="judge with the prompt's goal, vault, tool and system prompt, as for templates and prompt sets; "
+        "without, by the request alone, as for requests that a model wrote (default: %(default)s)",
     )
     add_catalog_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="other seeds change other places (default: %(default)s)")
@@ -154,18 +188,21 @@ def prompts_of(args: argparse.Namespace, catalog: Catalog) -> list[Prompt]:
 def run(args: argparse.Namespace) -> int:
     catalog = load_catalog(args.catalog)
     prompts = template_prompts(args.num_templates, catalog) if args.num_templates else prompts_of(args, catalog)
-    wrong, right = measure(prompts, catalog, args.seed)
-    for line in _examples(wrong, right) if args.examples else _report(wrong, right, len(prompts)):
+    wrong, right = measure(prompts, catalog, args.seed, knows_goals=args.goals)
+    by_hand = measure_independent(prompts, catalog, knows_goals=args.goals)
+    for line in _examples(wrong, right, *by_hand) if args.examples else _report(wrong, right, by_hand, len(prompts)):
         print(line)
     is_good = wrong.rate <= args.max_false_positive_rate and right.rate <= args.max_false_negative_rate
     return OK if is_good else FAILED
 
 
-def _report(wrong: Errors, right: Errors, num_prompts: int) -> Iterator[str]:
+def _report(wrong: Errors, right: Errors, by_hand: Sequence[Errors], num_prompts: int) -> Iterator[str]:
     tools = len({key[1] for key in wrong.judged})
     yield f"{num_prompts} prompts, {tools} tools"
     yield wrong.summary()
     yield right.summary()
+    if by_hand[0].judged:
+        yield from ("answers written independently:", *(errors.summary() for errors in by_hand))
     for errors, title in ((wrong, "wrong answers"), (right, "right answers")):
         yield from ("", *errors.table(0, f"{title} by operator"), "", *errors.table(1, f"{title} by tool"))
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.errors import UsageError
+from Evaluator.execution import can_run
+from Evaluator.goal_writing import NoGoal, goal_of
 from Evaluator.records import Prompt, ToolCall
 from Evaluator.vault.command_manager import COMMANDS
-from Evaluator.vault.goals import NoGoal, goal_of
 from Evaluator.vault.paths import file_path
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault, base_name, parent
 from Evaluator.words import stems
@@ -77,6 +78,8 @@ class Templates:
                 question = _filled(template["text"], slots)
                 arguments = {CONTEXT: _context(template, slots), **_filled(template["arguments"], slots)}
                 call = ToolCall(template["tool"], arguments)
+                if not can_run([call], catalog):
+                    return Prompt(prompt_id(question), question, tags=(template["id"],), expected_tools=(call.name,))
                 goal = goal_of(call, question, vault, catalog)
             except (CannotFill, NoGoal) as error:  # other values may do
                 why = str(error)
@@ -156,7 +159,18 @@ class Slots:
         if len(notes) < 2:
             raise CannotFill(f"the vault {self._vault.name} has no two notes")
         first, second = self._rng.sample(notes, 2)
-        return {"note": first, "note_2": second, "note_name": base_name(first).removesuffix(".md")}
+        return {
+            "note": first,
+            "note_2": second,
+            "note_name": base_name(first).removesuffix(".md"),
+            "break": self._break_before_line(first),
+            "break_2": self._break_before_line(second),
+        }
+
+    def _break_before_line(self, note: str) -> str:
+        """What has to stand before a line that is appended to a note."""
+        text = self._vault.notes[note].text
+        return "\n" if text and not text.endswith("\n") else ""
 
     def folders(self) -> dict[str, str]:
         filled = [path for path in self._vault.folders if any(True for _ in self._vault.inside(path))]
@@ -263,7 +277,7 @@ class Slots:
 
 
 _DRAW: Mapping[str, Callable[[Slots], Any]] = {
-    **dict.fromkeys(("note", "note_2", "note_name"), Slots.notes),
+    **dict.fromkeys(("note", "note_2", "note_name", "break", "break_2"), Slots.notes),
     **dict.fromkeys(("folder", "folder_2", "folder_name"), Slots.folders),
     "empty_folder": Slots.empty_folder,
     "new_note": lambda slots: slots.new_path(slots.any_folder(), f"{slots.fresh_title()}.md"),

@@ -76,13 +76,21 @@ def test_what_is_no_row_is_told_by_its_line_and_status_1(tmp_path, capsys):
         "",
         '{"conversations": []}',
         row({"role": "bot"}),
-        row(ASK, label="yes"),
-        row({"role": "user", "content": 3}),
+        row(ASK, render_turn([MOVE]), label="yes"),
+        row(ASK, {"role": "assistant", "content": 3}),
+        row(ASK),
     )
     assert main([path]) == 1
     said = capsys.readouterr()
     assert "1 rows judged" in said.out
-    for number, why in ((1, "no JSON"), (4, "conversations"), (5, "role"), (6, "label"), (7, "content")):
+    for number, why in (
+        (1, "no JSON"),
+        (4, "conversations"),
+        (5, "role"),
+        (6, "label"),
+        (7, "content"),
+        (8, "assistant turn"),
+    ):
         assert any(f"rows.jsonl:{number}: " in line and why in line for line in said.err.splitlines())
     assert main([str(tmp_path / "gone.jsonl")]) == 2
 
@@ -147,8 +155,11 @@ def test_without_execution_neither_grounding_nor_execution_is_judged(tmp_path, c
     assert not any(one["label"] for one in relabelled(capsys, str(out)))
 
 
-def test_a_result_that_a_model_wrote_is_never_kept(tmp_path):
-    text = render_turn([MOVE]).content + '\n\nResult: {"success": true, "invented": 1}\n\nDone.'
+@pytest.mark.parametrize(
+    "mark", ["Result:", " **Result:**", "RESULT:", "> Result:", "Tool result:", "Results:\n```json\n"]
+)
+def test_a_result_that_a_model_wrote_is_never_kept(tmp_path, mark):
+    text = render_turn([MOVE]).content + f'\n\n{mark} {{"success": true, "invented": 1}}\n\nDone.'
     (tmp_path / "replies.jsonl").write_text(json.dumps({"content": text}) + "\n")
     for name, flags in (("a", []), ("b", ["--include-results"])):
         out = tmp_path / f"{name}.jsonl"
@@ -156,9 +167,7 @@ def test_a_result_that_a_model_wrote_is_never_kept(tmp_path):
         assert v2(["--model", f"scripted:{tmp_path / 'replies.jsonl'}", "--output", str(out), *arguments]) == 0
         assert "invented" not in out.read_text()
     answer = json.loads(out.read_text().splitlines()[0])["conversations"][-1]["content"]
-    assert answer.endswith(
-        'Result: {"success": false, "error": "Failed to move note: File not found: Inbox/Plan.md", "data": null}'
-    )
+    assert answer.endswith('Result: {"success": false, "error": "Failed to move note: File not found: Inbox/Plan.md"}')
 
 
 @pytest.mark.parametrize(("syntax", "num_results"), [("text", 2), ("mistral", 2), ("qwen", 2), ("openai", 0)])

@@ -1,5 +1,6 @@
 """Each tool does to the vault what the server does, with its results and its errors."""
 
+import copy
 import json
 import random
 import shutil
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 
 from Evaluator.catalog import CONTEXT
 from Evaluator.errors import UsageError
+from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import ToolCall
+from Evaluator.tool_calls import render_turn
 from Evaluator.trials.random_calls import random_call
+from Evaluator.validator import validate
 from Evaluator.vault.changes import changes_between, to_dict
 from Evaluator.vault.loading import fixture_names, load_fixture, load_folder
 from Evaluator.vault.server import TOOLS, run_call
@@ -419,7 +423,7 @@ HOSTILE_TEXT = st.one_of(
     ),
 )
 ANYTHING = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), HOSTILE_TEXT),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.just(1e308), st.floats(allow_nan=False), HOSTILE_TEXT),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(HOSTILE_TEXT, inner, max_size=3)),
     max_leaves=5,
 )
@@ -436,14 +440,18 @@ def hostile_calls(draw):
     return ToolCall(name, {CONTEXT: draw(st.one_of(st.just(CALL_CONTEXT), ANYTHING)), **arguments})
 
 
+MOVE_PROMPT = next(one for one in load_prompt_sets([TOOL_PROMPTS]).prompts if "moveNote" in one.id)
+
+
 @settings(max_examples=300, deadline=2000)
 @given(st.lists(hostile_calls(), max_size=8))
 def test_no_sequence_of_calls_raises_or_hangs_or_changes_the_original(calls):
     original = small_vault()
-    untouched = original.copy()
+    untouched = copy.deepcopy(original)
     vault = original.copy()
     for call in calls:
         json.dumps(run_call(call, vault, CATALOG).to_dict())
+        json.dumps(validate(render_turn([call]), MOVE_PROMPT, CATALOG).codes)
     assert original == untouched
     assert all(not path.startswith("/") and ".." not in path.split("/") for path in (*vault.notes, *vault.folders))
     assert all(parent in vault.folders for path in vault.notes for parent in [path.rpartition("/")[0]] if parent)
@@ -453,6 +461,11 @@ def test_a_filter_that_would_take_for_ever_ends():
     vault = small_vault()
     run(vault, "createContent", filePath="a" * 60 + "!", content="x")
     assert run(vault, "listDirectory", path="", filter="^(a+)+$").error is None
+
+
+def test_huge_numbers_do_no_harm():
+    reply = run(small_vault(), "readContent", filePath="Garden/Beds", offset=1e308, limit=1e308)
+    assert reply.data["content"] == ""
 
 
 def test_the_same_calls_give_the_same_ids_and_results():
@@ -491,12 +504,25 @@ def test_a_folder_is_loaded_and_never_written(tmp_path):
     (folder / ".workspaces").mkdir()
     record = {"id": WORKSPACE, "name": "Garden", "sessions": {SESSION: {"id": SESSION, "name": "Spring"}}}
     (folder / ".workspaces" / f"{WORKSPACE}.json").write_text(json.dumps(record))
+    odd = {
+        **record,
+        "id": "ws_2",
+        "sessions": None,
+        "workflows": [{"name": "x"}, 3],
+        "keyFiles": None,
+        "created": "now",
+    }
+    odd["states"] = [{"id": "state_2", "tags": None, "created": "x", "activeFiles": [3]}, "x"]
+    (folder / ".workspaces" / "odd.json").write_text(json.dumps(odd))
+    (folder / ".workspaces" / "broken.json").write_text("{")
     before = snapshot(folder)
     vault = load_folder(folder)
     assert set(vault.notes) == {*NOTES, "Latin.md"}
     assert vault.sessions[SESSION]["workspaceId"] == WORKSPACE
-    for index in range(300):
+    for index in range(1000):
         run_call(random_call(CATALOG, vault, random.Random(index), CALL_CONTEXT), vault, CATALOG)
+    for name, arguments in (("loadWorkspace", {"id": "ws_2"}), ("loadState", {"stateId": "state_2"})):
+        assert run(load_folder(folder), name, **arguments).error is None
     assert snapshot(folder) == before
 
 

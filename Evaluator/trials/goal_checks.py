@@ -3,7 +3,8 @@
 import random
 
 from Evaluator.catalog import Catalog
-from Evaluator.execution import Execution, execute, shortcomings
+from Evaluator.execution import NOTHING, execute
+from Evaluator.goals import shortcomings
 from Evaluator.records import Prompt
 from Evaluator.trials.random_calls import random_call
 
@@ -16,7 +17,7 @@ def goal_fault(prompt: Prompt, catalog: Catalog, num_random_calls: int = NUM_RAN
         return None
     if prompt.vault is None:
         return "it has a goal, but no vault"
-    if not shortcomings(Execution((), {}), prompt.goal):
+    if not shortcomings(NOTHING, prompt.goal):
         return "doing nothing meets its goal"
     if prompt.expected_call is not None:
         faults = shortcomings(execute([prompt.expected_call], prompt.vault, catalog), prompt.goal)

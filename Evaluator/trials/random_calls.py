@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from Evaluator.arguments import kind_of
 from Evaluator.catalog import CONTEXT, Catalog
-from Evaluator.grounding import kind_of
 from Evaluator.records import ToolCall
 from Evaluator.schemas import ecma_pattern
 from Evaluator.vault.command_manager import COMMANDS

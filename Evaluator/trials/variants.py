@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from Evaluator.arguments import kind_of
 from Evaluator.catalog import CONTEXT
-from Evaluator.grounding import kind_of
+from Evaluator.goal_writing import strings_to_word_freely
 from Evaluator.records import Message, ToolCall
 from Evaluator.tool_calls import render_turn
 from Evaluator.trials.mutants import Case, Operator
-from Evaluator.vault.goals import strings_to_word_freely
 
 
 def as_expected(case: Case) -> Iterator[Message]:

@@ -3,9 +3,11 @@
 What asks the world outside is recorded in the vault's `requests` and answered by a fixed text.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from Evaluator.vault.content_manager import found_by
 from Evaluator.vault.paths import file_path
 from Evaluator.vault.replies import Caller, Data, Handler, ToolError
 from Evaluator.vault.state import Record, Vault
@@ -234,7 +236,8 @@ def _act(vault: Vault, action: Mapping[str, Any], response: str) -> dict[str, An
 def _combined(action: Mapping[str, Any], old: str, response: str) -> str:
     find = action.get("findText") or ""
     if action["type"] == "findReplace" and find:
-        return old.replace(find, response) if action.get("replaceAll") else old.replace(find, response, 1)
+        pattern, flags = found_by(find, action)
+        return re.sub(pattern, lambda _: response, old, count=0 if action.get("replaceAll") else 1, flags=flags)
     return {"append": old + response, "prepend": response + old}.get(action["type"], response)
 
 
@@ -245,11 +248,16 @@ def _draw(vault: Vault, wanted: Mapping[str, Any]) -> dict[str, Any]:
     model = wanted.get("model", IMAGE_MODEL)
     ratio = wanted.get("aspectRatio", "1:1")
     asked = {"kind": "image", "prompt": wanted["prompt"], "provider": wanted["provider"], "model": model}
-    more = {key: wanted.get(key) for key in ("numberOfImages", "sampleImageSize", "format")}
+    extension = path.rpartition(".")[2].lower()
+    extension = "jpeg" if extension == "jpg" else extension
+    more = {
+        "numberOfImages": wanted.get("numberOfImages", 1),
+        "sampleImageSize": wanted.get("sampleImageSize", "1K"),
+        "format": wanted.get("format", extension),
+    }
     vault.requests[len(vault.requests)] = {**asked, "aspectRatio": ratio, **more}
     vault.write(path, f"(image: {wanted['prompt']})")
     width, height = (int(part) for part in ratio.split(":"))
-    extension = path.rpartition(".")[2].lower()
     return {
         "imagePath": path,
         "prompt": wanted["prompt"],
@@ -257,7 +265,7 @@ def _draw(vault: Vault, wanted: Mapping[str, Any]) -> dict[str, Any]:
         "provider": wanted["provider"],
         "dimensions": {"width": 1024, "height": 1024 * height // width},
         "fileSize": 1,
-        "format": "jpeg" if extension == "jpg" else extension,
+        "format": more["format"],
     }
 
 

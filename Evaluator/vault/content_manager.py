@@ -25,7 +25,7 @@ def read(vault: Vault, path: str, arguments: Data) -> Data:
     offset, limit = arguments.get("offset"), arguments.get("limit")
     first, lines = 1, text.split("\n")
     if offset is not None and limit is not None:
-        first, last = int(offset), int(offset + limit - 1)
+        first, last = int(offset), int(offset) + int(limit) - 1
         if first > last:
             raise ToolError("Error reading content: Error reading lines: Start line cannot be greater than end line")
         lines = lines[max(0, first - 1) : max(0, last)]
@@ -108,13 +108,19 @@ def find_replace(vault: Vault, path: str, arguments: Data) -> Data:
     failure = "Error in find and replace: "
     _text(vault, path, failure)
     find, new = arguments["findText"], arguments["replaceText"]
-    pattern = re.escape(find)
-    if arguments.get("wholeWord"):
-        pattern = rf"\b{pattern}\b"
-    flags = re.NOFLAG if arguments.get("caseSensitive", True) else re.IGNORECASE
+    pattern, flags = found_by(find, arguments)
     at_most = 0 if arguments.get("replaceAll") else 1
     count = _substitute(vault, path, pattern, new, failure, flags, at_most) if find else 0
     return {"filePath": path, "replacements": count, "findText": find, "replaceText": new}
+
+
+def found_by(find: str, options: Data) -> tuple[str, re.RegexFlag]:
+    """The pattern and flags that find a literal text with the options wholeWord and caseSensitive.
+
+    Where a word ends is decided by ASCII letters alone, as in JavaScript.
+    """
+    pattern = rf"(?a:\b){re.escape(find)}(?a:\b)" if options.get("wholeWord") else re.escape(find)
+    return pattern, re.NOFLAG if options.get("caseSensitive", True) else re.IGNORECASE
 
 
 def _substitute(

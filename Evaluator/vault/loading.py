@@ -6,6 +6,7 @@ file last; records are as old as the milliseconds in their ids say.
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -16,11 +17,11 @@ from typing import Any
 
 from Evaluator.errors import UsageError
 from Evaluator.vault.state import RECORD_TABLES, Note, Record, Vault, parents
+from Evaluator.vault.workspace_files import add_workspaces
 
+log = logging.getLogger(__name__)
 FIXTURES = Path(__file__).parent / "fixtures"
 DAY_MS = 86_400_000
-WORKSPACE_FOLDER = ".workspaces"
-"""Where the server keeps one JSON file a workspace."""
 
 
 def fixture_names() -> list[str]:
@@ -75,11 +76,13 @@ def load_folder(folder: Path) -> Vault:
             names[:] = sorted(name for name in names if not name.startswith("."))  # where the walk goes on
             for path in (Path(where, name) for name in sorted([*names, *files]) if not name.startswith(".")):
                 _add(vault, path, path.relative_to(folder).as_posix())
-        for path in sorted((folder / WORKSPACE_FOLDER).glob("*.json")):
-            _add_workspace(vault, path)
+        add_workspaces(vault, folder)
     except OSError as error:
         raise UsageError(f"cannot read the vault {folder}: {error}") from error
     _make_folders(vault, ())
+    odd = [path for path, note in vault.notes.items() if "\ufffd" in note.text]
+    if odd:
+        log.warning("warning: %d notes of %s are not UTF-8 in full, the first is %s", len(odd), folder.name, odd[0])
     vault.now_ms = max((note.modified for note in vault.notes.values()), default=0) + DAY_MS
     return vault
 
@@ -97,23 +100,3 @@ def _add(vault: Vault, path: Path, name: str) -> None:
         changed = int(path.stat().st_mtime * 1000)
         text = path.read_bytes().decode("utf-8", errors="replace") if name.lower().endswith(".md") else ""
         vault.notes[name] = Note(text, changed, changed)
-
-
-def _add_workspace(vault: Vault, path: Path) -> None:
-    """The records of one workspace file; what has not the server's form is left out."""
-    try:
-        data = json.loads(path.read_bytes())
-    except ValueError:
-        return
-    if not _is_record(data):
-        return
-    vault.workspaces[data["id"]] = {"created": 0, "lastAccessed": 0, "rootFolder": "", **data}
-    for table, times in (("sessions", {"created": 0}), ("states", {"created": 0, "sessionId": ""})):
-        records = data.get(table, {})
-        for record in records.values() if isinstance(records, dict) else records:
-            if _is_record(record):
-                getattr(vault, table)[record["id"]] = {**times, **record, "workspaceId": data["id"]}
-
-
-def _is_record(data: Any) -> bool:
-    return isinstance(data, dict) and all(isinstance(data.get(key), str) for key in ("id", "name"))

@@ -156,13 +156,14 @@ def create_session(vault: Vault, arguments: Data, caller: Caller) -> Data:
         sessionGoal=arguments.get("sessionGoal", ""),
         previousSessionId=arguments.get("previousSessionId"),
         tags=arguments.get("tags", []),
+        contextDepth=arguments.get("contextDepth", "standard"),
     )
     shown = {"summary": record["description"], "associatedNotes": [], "sessionCreatedAt": _date(vault.now_ms)}
     return {"sessionId": record["id"], **_named(record), "sessionContext": shown}
 
 
 def _new_session(vault: Vault, name: str, workspace: str, key: str | None = None, **more: Any) -> Record:
-    key = key or vault.new_id("session")
+    key = key if key and key not in vault.sessions else vault.new_id("session")
     record = {"id": key, "name": name, "workspaceId": workspace, "created": vault.now_ms, **more}
     vault.sessions[key] = record
     return record

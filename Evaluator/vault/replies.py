@@ -42,7 +42,9 @@ class Reply:
     is_flat: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The result object as the server sends it, less the echo of session and context."""
+        """The result object as the server sends it, less its hints and its echo of session and context."""
+        if self.error is not None and self.is_flat:
+            return {"success": False, "error": self.error}
         if self.error is not None:
             return {"success": False, "error": self.error, "data": self.data}
         if self.is_flat:

@@ -1,6 +1,6 @@
 """Run one tool call on a vault, as the server would: schema first, then the tool."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from Evaluator.catalog import CONTEXT, Catalog
@@ -79,11 +79,14 @@ def run_call(call: ToolCall, vault: Vault, catalog: Catalog, *, is_checked: bool
         if fault is not None:
             return Reply(call.name, None, f"Invalid parameters: {fault.json_path}: {str(fault.message)[:200]}")
         arguments = known
+    caller = caller_of(call, catalog)
+    if catalog.context and not caller.session_id:
+        return Reply(call.name, None, "Session ID required: give context.sessionId")
     vault.now_ms += 1000
     try:
-        data = run(vault, arguments, caller_of(call, catalog))
+        data = run(vault, arguments, caller)
     except ToolError as error:
-        return Reply(call.name, error.data, str(error))
+        return Reply(call.name, error.data, str(error), is_flat=call.name in _FLAT)
     return Reply(call.name, data, is_flat=call.name in _FLAT)
 
 
@@ -104,8 +107,3 @@ def begin_session(call: ToolCall, vault: Vault, catalog: Catalog) -> None:
     if caller.session_id and caller.session_id not in vault.sessions:
         record = {"id": caller.session_id, "name": "Running session", "description": "", "sessionGoal": ""}
         vault.sessions[caller.session_id] = {**record, "workspaceId": caller.workspace_id, "created": vault.now_ms}
-
-
-def runnable(catalog: Catalog) -> Iterator[str]:
-    """The tools of a catalog that can be run here."""
-    return (name for name in catalog.tools if name in TOOLS)

@@ -119,8 +119,10 @@ class Vault:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The name, and a hash of all that it holds."""
-        content = repr([sorted(getattr(self, table).items()) for table in TABLES])
+        """The name, and a hash of all that it holds except the times of files."""
+        notes = sorted((path, note.text) for path, note in self.notes.items())
+        others = [sorted(getattr(self, table).items()) for table in TABLES if table != "notes"]
+        content = repr([notes, others])
         return f"{self.name}:{hashlib.sha256(content.encode('utf-8', errors='replace')).hexdigest()[:16]}"
 
     @cached_property

@@ -29,8 +29,8 @@ def search_content(vault: Vault, arguments: Data, caller: Caller) -> Data:
 
 
 def _scored_notes(vault: Vault, query: str, paths: Iterable[str] | None) -> list[tuple[float, str, str]]:
-    """(score, path, method) of the Markdown files under `paths` (None: all) that match, best first."""
-    starts = None if paths is None else tuple(folder_path(path) for path in paths)
+    """(score, path, method) of the Markdown files under `paths` (none given: all) that match, best first."""
+    starts = None if not paths else tuple(folder_path(path) for path in paths)
     found = []
     for path, note in vault.notes.items():
         if path.endswith(".md") and (starts is None or path.startswith(starts)):
@@ -96,7 +96,7 @@ def _days(span: Mapping[str, str]) -> tuple[float, float]:
 
 def search_memory(vault: Vault, arguments: Data, caller: Caller) -> Data:
     """Traces of one workspace that hold the query or words of it, best first."""
-    query = arguments["query"]
+    query, kinds = arguments["query"], arguments.get("memoryTypes", ["traces"])
     if not query.strip():
         raise ToolError(NO_QUERY)
     first, last = _days(arguments.get("dateRange", {}))
@@ -104,6 +104,7 @@ def search_memory(vault: Vault, arguments: Data, caller: Caller) -> Data:
         result
         for result in _traces(vault, query, arguments["workspaceId"])
         if first <= result["timestamp"] <= last
+        and {"traces", "toolCalls"} & set(kinds)
         and (arguments.get("searchMethod") != "exact" or query.lower() in result["content"].lower())
         and (not arguments.get("filterBySession") or result["context"]["sessionId"] == caller.session_id)
         and _fits_tool(result["tool"], arguments.get("toolCallFilters", {}))
@@ -150,7 +151,7 @@ def _universal(vault: Vault, search: Mapping[str, Any]) -> dict[str, list[dict[s
     query, limit, excluded = search["query"], int(search.get("limit", 5)), set(search.get("excludeCategories", ()))
     if not query.strip():
         raise ToolError(NO_QUERY)
-    starts = tuple(folder_path(path) for path in search["paths"]) if "paths" in search else ("",)
+    starts = tuple(folder_path(path) for path in search["paths"]) if search.get("paths") else ("",)
     notes = [path for path in vault.notes if path.startswith(starts)]
     hits: dict[str, list[tuple[float, str]]] = {
         "files": [(name_score(query, base_name(path)), path) for path in notes],
