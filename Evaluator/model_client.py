@@ -1,8 +1,8 @@
 """What a model client is: complete(messages, options) -> Completion, and how it says that there is none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from Evaluator.errors import STOPPED_EARLY, ReportedError, UsageError
 from Evaluator.records import Message
@@ -13,13 +13,17 @@ RESULT_MARK = "\nResult:"
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How an answer is drawn. None leaves the choice to the endpoint."""
+    """How an answer is drawn. None leaves the choice to the endpoint.
+
+    `functions` are tools in OpenAI's form that are sent along; `stop` texts end the answer.
+    """
 
     max_tokens: int
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
     stop: Sequence[str] = ()
+    functions: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

@@ -176,3 +176,20 @@ def number(kind: type, least: float, most: float = 1e9) -> Callable[[str], float
 
     parse.__name__ = kind.__name__  # argparse names it in "invalid int value"
     return parse
+
+
+class span:  # reads like a type in add_argument(type=...)
+    """An argparse type: a number or a range LOW-HIGH within limits -> (low, high)."""
+
+    def __init__(self, least: float, most: float) -> None:
+        self._number = number(float, least, most)
+
+    def __call__(self, text: str) -> tuple[float, float]:
+        low, _, high = text.partition("-")
+        try:
+            limits = self._number(low), self._number(high or low)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range LOW-HIGH") from None
+        if limits[0] > limits[1]:
+            raise argparse.ArgumentTypeError(f"in {text!r} the first number is the larger one")
+        return limits

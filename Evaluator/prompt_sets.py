@@ -2,7 +2,8 @@
 
 A file is {"name": ..., "prompts": [PROMPT, ...]}, or just the list. A prompt is {"id", "question"} and, as far as
 known, "system", "tags", "expected_tools", "expects_call", "expected_call" {"name", "arguments"}, "vault" (the name of
-a bundled one) and "goal" (see goals).
+a bundled one), "goal" (see goals), and where calling at once may be wrong "behavior" (see behavior), "why" that is
+right and an "expected_answer" that does it.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from Evaluator.behavior import BEHAVIORS, CALL
 from Evaluator.catalog import Catalog
 from Evaluator.errors import UsageError
 from Evaluator.records import Prompt, ToolCall
@@ -22,6 +24,8 @@ TOOL_PROMPTS = Path(__file__).parent / "prompts" / "tool_prompts.json"
 """One prompt for each of the 47 tools."""
 HELDOUT_PROMPTS = TOOL_PROMPTS.with_name("heldout_prompts.json")
 """Five prompts for each of the 47 tools, on other vaults: only for measuring, no generator reads them."""
+BEHAVIOR_PROMPTS = TOOL_PROMPTS.with_name("behavior_prompts.json")
+"""Prompts in which calling at once is wrong, or another call is right than one would think; for measuring too."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class PromptSet:
             fault = goal_fault(prompt, catalog)
             if fault:
                 raise UsageError(f"the prompt {prompt.id} cannot be used: {fault}")
+
+
+EVALUATION_SETS = (TOOL_PROMPTS, HELDOUT_PROMPTS, BEHAVIOR_PROMPTS)
+"""All sets that models are measured with: nothing like them belongs into training data."""
 
 
 def load_prompt_sets(paths: Sequence[Path]) -> PromptSet:
@@ -91,6 +99,9 @@ _KINDS: dict[str, type] = {
     "expected_call": dict,
     "vault": str,
     "goal": dict,
+    "behavior": str,
+    "expected_answer": str,
+    "why": str,
 }
 _KIND_NAMES = {str: "string", list: "list", bool: "true or false", dict: "object"}
 
@@ -109,6 +120,8 @@ def _prompt_from(where: str, entry: Any) -> Prompt:
             raise UsageError(f'{where}: "{key}" is no list of strings')
     if not entry["question"].strip():
         raise UsageError(f'{where}: "question" is empty')
+    if entry.get("behavior") not in (None, *BEHAVIORS):
+        raise UsageError(f'{where}: "behavior" is none of {", ".join(BEHAVIORS)}')
     call = entry.get("expected_call")
     if call is not None and not (
         isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), dict)
@@ -120,8 +133,10 @@ def _prompt_from(where: str, entry: Any) -> Prompt:
         system=entry.get("system"),
         tags=tuple(entry.get("tags", ())),
         expected_tools=tuple(entry.get("expected_tools", ())),
-        expects_call=entry.get("expects_call", True),
+        expects_call=entry.get("expects_call", entry.get("behavior", CALL) == CALL),
         expected_call=ToolCall(call["name"], call["arguments"]) if call else None,
         vault=load_fixture(entry["vault"]) if entry.get("vault") else None,
         goal=entry.get("goal"),
+        behavior=entry.get("behavior"),
+        expected_answer=entry.get("expected_answer"),
     )

@@ -53,7 +53,8 @@ class Prompt:
 
     `expected_tools` names the tools to be called, a tool twice if it is to be called twice (empty: not known).
     `expects_call` is False where an answer without any tool call is the right one. `vault` is what the calls are run
-    on, `goal` (see goals) what they must have done there, `earlier` the turns before the question.
+    on, `goal` (see goals) what they must have done there, `earlier` the turns before the question. `behavior` is what
+    a right answer does (see behavior) where calling at once may be wrong, `expected_answer` a text that does it.
     """
 
     id: str
@@ -66,6 +67,8 @@ class Prompt:
     vault: "Vault | None" = None
     goal: Mapping[str, Any] | None = None
     earlier: Sequence[Message] = ()
+    behavior: str | None = None
+    expected_answer: str | None = None
 
     def messages(self) -> list[Message]:
         system = [Message("system", self.system)] if self.system else []
@@ -88,6 +91,8 @@ class SampleMetadata:
     vault: str | None
     goal: str | None
     called_tools: Sequence[str]
+    expected_behavior: str | None
+    behavior: str | None
     model: str
     seed: int
     temperature: float | None
@@ -138,7 +143,7 @@ class Verdict:
     """What the validator says: `label` is True when no check failed; a check is None where it was not made.
 
     `calls` are the tool calls that could be read, `results` what they gave back where they were run on the prompt's
-    vault, `changes` what they did to it.
+    vault, `changes` what they did to it; `behavior` is what the answer does where the prompt says what is right.
     """
 
     label: bool
@@ -147,6 +152,7 @@ class Verdict:
     calls: Sequence[ToolCall] = ()
     results: Sequence[Mapping[str, Any]] = ()
     changes: "Changes | None" = None
+    behavior: str | None = None
 
     @property
     def codes(self) -> list[str]:

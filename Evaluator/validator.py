@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from Evaluator.behavior import CALL, OTHER, behavior_of
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.execution import can_run, execute
 from Evaluator.goals import shortcomings
@@ -32,8 +33,13 @@ def validate(completion: Message, prompt: Prompt, catalog: Catalog, *, run_calls
     """
     turn = parse_turn(completion)
     checks: dict[str, bool | None] = dict.fromkeys(CHECKS)
+    behavior = (
+        (CALL if turn.calls or turn.findings else behavior_of(completion.content or "")) if prompt.behavior else None
+    )
     findings: Sequence[Finding] = turn.findings or _missing_call(turn.calls, prompt)
     checks["parse"] = not findings
+    if behavior != CALL and not prompt.expects_call and behavior != prompt.behavior:
+        findings, checks["relevance"] = _wrong_behavior(behavior, prompt), False
     for name, check in _CALL_CHECKS:
         if findings or not turn.calls:
             break
@@ -55,7 +61,19 @@ def validate(completion: Message, prompt: Prompt, catalog: Catalog, *, run_calls
         calls=turn.calls,
         results=execution.results if execution else (),
         changes=execution.changes if execution else None,
+        behavior=behavior,
     )
+
+
+def cut_off(completion: Message, prompt: Prompt) -> Verdict:
+    """The verdict on an answer that was cut off at the longest allowed length: it had not come to its end."""
+    finding = Finding("parse.cut_off", "The answer did not end before the longest allowed length.")
+    behavior = OTHER if prompt.behavior else None
+    return Verdict(False, {**dict.fromkeys(CHECKS), "parse": False}, (finding,), behavior=behavior)
+
+
+def _wrong_behavior(behavior: str | None, prompt: Prompt) -> list[Finding]:
+    return [Finding(f"relevance.wrong_behavior:{behavior}", f"It does {behavior}; to {prompt.behavior} is right.")]
 
 
 def _missing_call(calls: Sequence[ToolCall], prompt: Prompt) -> list[Finding]:

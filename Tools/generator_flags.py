@@ -1,10 +1,9 @@
-"""The flags that both generators share: how answers are drawn, what is judged, where samples go."""
+"""The flags that both generators share: how answers are drawn, where samples go."""
 
 import argparse
 from pathlib import Path
 
-from Evaluator.catalog import DEFAULT_CATALOG
-from Evaluator.model_flags import number
+from Evaluator.model_flags import number, span
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,28 +31,6 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seed", type=int, default=0, help="same seed: same prompts and sampling parameters (default: %(default)s)"
     )
-
-
-def add_catalog_argument(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--catalog",
-        type=Path,
-        default=DEFAULT_CATALOG,
-        metavar="FILE.json",
-        help="tool catalog to judge against (default: Claudesidian's 47 tools)",
-    )
-
-
-def add_judging_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    group = parser.add_argument_group("labels")
-    add_catalog_argument(group)
-    group.add_argument(
-        "--execute",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="judge whether values are made up, and run each call on a throw-away vault (default: %(default)s)",
-    )
-    return group
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, *, num_examples_default: str) -> None:
@@ -91,20 +68,3 @@ def _output(text: str) -> str:
     if text != "-" and (not text.endswith(".jsonl") or Path(text).is_dir()):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a file name that ends in .jsonl nor -")
     return text
-
-
-class span:  # reads like a type in add_argument(type=...)
-    """An argparse type: a number or a range LOW-HIGH within limits -> (low, high)."""
-
-    def __init__(self, least: float, most: float) -> None:
-        self._number = number(float, least, most)
-
-    def __call__(self, text: str) -> tuple[float, float]:
-        low, _, high = text.partition("-")
-        try:
-            limits = self._number(low), self._number(high or low)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range LOW-HIGH") from None
-        if limits[0] > limits[1]:
-            raise argparse.ArgumentTypeError(f"in {text!r} the first number is the larger one")
-        return limits

@@ -21,6 +21,7 @@ from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.intervals import exact_interval
+from Evaluator.judging_flags import add_catalog_argument
 from Evaluator.model_flags import number
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Message, Prompt, ToolCall
@@ -28,7 +29,6 @@ from Evaluator.tool_calls import parse_turn, render_turn
 from Evaluator.trials import mutants, variants
 from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
-from Tools.generator_flags import add_catalog_argument
 from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, CannotFill, load_templates
 
 INDEPENDENT_ANSWERS = Path(mutants.__file__).with_name("independent_answers.jsonl")

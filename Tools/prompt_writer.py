@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from Evaluator.catalog import Catalog
+from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
+from Evaluator.runs.attempts import UnusablePrompt, WrittenPrompt
 from Evaluator.tool_calls import parse_text
 from Evaluator.vault.state import Vault
-from Tools.attempts import UnusablePrompt, WrittenPrompt
 from Tools.templates import Templates, prompt_id
 
 SEED_TEXT = (
@@ -108,6 +109,7 @@ class PromptWriter:
         *,
         vaults: Sequence[Vault],
         catalog: Catalog,
+        avoided: EvaluationPrompts,
         writers: Mapping[str, tuple[str, ModelClient]],
         max_tokens: int,
         temperature: tuple[float, float],
@@ -115,18 +117,27 @@ class PromptWriter:
         """`writers`: for the methods self and teacher, as far as used, the name of the model and its client.
 
         The methods template and teacher need `templates`, the teacher for its topics; templates are filled from one
-        of the `vaults`.
+        of the `vaults`. What overlaps one of the `avoided` prompts is unusable.
         """
         self._methods = methods
         self._templates = templates
         self._vaults = vaults
         self._catalog = catalog
+        self._avoided = avoided
         self._writers = writers
         self._max_tokens = max_tokens
         self._temperature = temperature
 
     def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
         """Write a prompt. Raises UnusablePrompt, and whatever the writing model's client raises."""
+        written = self._write(rng)
+        overlap = self._avoided.overlap(written.prompt.question)
+        if overlap:
+            why = f"it overlaps an evaluation prompt ({overlap.sign}): {overlap.prompt}"
+            raise UnusablePrompt("prompt.evaluation", why, written.prompt.question)
+        return written
+
+    def _write(self, rng: random.Random) -> WrittenPrompt:
         method = rng.choices(list(self._methods), weights=list(self._methods.values()))[0]
         if method == "template":
             return WrittenPrompt(self._templates.write(rng, rng.choice(self._vaults), self._catalog), method)

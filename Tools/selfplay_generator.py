@@ -16,12 +16,13 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
 
 from Evaluator.catalog import load_catalog
 from Evaluator.console import run_main
+from Evaluator.judging_flags import add_judging_arguments
 from Evaluator.model_flags import add_model_arguments, number
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Prompt
-from Tools.attempts import WrittenPrompt
-from Tools.generator_flags import add_judging_arguments, add_output_arguments, add_sampling_arguments
-from Tools.selfplay_core import Plan, run_plan
+from Evaluator.runs.attempts import WrittenPrompt
+from Evaluator.runs.run import Plan, run_plan
+from Tools.generator_flags import add_output_arguments, add_sampling_arguments
 
 ATTEMPTS_A_PROMPT = 5
 """So many rejected answers to one prompt, and the next prompt takes its place."""

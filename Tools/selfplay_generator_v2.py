@@ -16,14 +16,17 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
 
 from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.console import run_main
+from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import UsageError
-from Evaluator.model_flags import EMBEDDED, add_model_arguments, base_url, number
+from Evaluator.judging_flags import add_judging_arguments
+from Evaluator.model_flags import EMBEDDED, add_model_arguments, base_url, number, span
+from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
+from Evaluator.runs.clients import Clients
+from Evaluator.runs.run import Plan, run_plan
 from Evaluator.vault.loading import load_fixture, load_folder
 from Evaluator.vault.state import Vault
-from Tools.clients import Clients
-from Tools.generator_flags import add_judging_arguments, add_output_arguments, add_sampling_arguments, span
+from Tools.generator_flags import add_output_arguments, add_sampling_arguments
 from Tools.prompt_writer import PromptWriter, describe_methods, parse_methods
-from Tools.selfplay_core import Plan, run_plan
 from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, Templates, load_templates
 
 log = logging.getLogger(__name__)
@@ -101,10 +104,23 @@ def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="fill templates from the Markdown notes in this folder, which is only read (default: two bundled vaults)",
     )
+    group.add_argument(
+        "--avoid-prompt-set",
+        type=Path,
+        nargs="*",
+        default=EVALUATION_SETS,
+        metavar="FILE.json",
+        help="reject requests that overlap a prompt of these sets; none given: reject none (default: the bundled sets)",
+    )
 
 
 def make_prompt_writer(
-    args: argparse.Namespace, templates: Templates | None, vaults: Sequence[Vault], catalog: Catalog, clients: Clients
+    args: argparse.Namespace,
+    templates: Templates | None,
+    vaults: Sequence[Vault],
+    catalog: Catalog,
+    avoided: EvaluationPrompts,
+    clients: Clients,
 ) -> PromptWriter:
     """The writer that the flags ask for, with the clients it needs."""
     writers = {}
@@ -119,6 +135,7 @@ def make_prompt_writer(
         templates,
         vaults=vaults,
         catalog=catalog,
+        avoided=avoided,
         writers=writers,
         max_tokens=args.prompt_max_tokens,
         temperature=args.prompt_temperature,
@@ -157,6 +174,10 @@ def generate(args: argparse.Namespace) -> int:
     vaults = vaults_for(args) if "template" in args.prompt_method else []
     if args.vault_path and templates:
         templates = templates_for_folder(templates, vaults, catalog)
+    evaluation_sets = load_prompt_sets(args.avoid_prompt_set) if args.avoid_prompt_set else None
+    avoided = (
+        EvaluationPrompts(one.question for one in evaluation_sets.prompts) if evaluation_sets else EvaluationPrompts(())
+    )
     if args.model == EMBEDDED and not args.adapter and "self" in args.prompt_method:
         log.warning("warning: the bundled model is too small to write requests; --prompt-method template is for it")
     settings = {
@@ -166,12 +187,13 @@ def generate(args: argparse.Namespace) -> int:
         "prompt_max_tokens": args.prompt_max_tokens,
         "templates": templates.sha256 if templates else None,
         "vaults": [vault.fingerprint for vault in vaults],
+        "avoided": evaluation_sets.sha256 if evaluation_sets else None,
     }
     plan = Plan(
         source="self_play",
         settings=settings,
         num_examples=args.num_examples or 100,
-        prompt_source=lambda clients: make_prompt_writer(args, templates, vaults, catalog, clients),
+        prompt_source=lambda clients: make_prompt_writer(args, templates, vaults, catalog, avoided, clients),
     )
     return run_plan(plan, args, catalog)
 

@@ -19,11 +19,11 @@ from Evaluator.errors import UsageError
 from Evaluator.execution import can_run
 from Evaluator.goal_writing import NoGoal, goal_of
 from Evaluator.records import Prompt, ToolCall
+from Evaluator.runs.attempts import UnusablePrompt
 from Evaluator.vault.command_manager import COMMANDS
 from Evaluator.vault.paths import file_path
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault, base_name, parent
 from Evaluator.words import stems
-from Tools.attempts import UnusablePrompt
 
 DEFAULT_TEMPLATES = Path(__file__).parent / "templates.json"
 TRAINING_VAULTS = ("farm", "studio")

@@ -17,13 +17,13 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
 from Evaluator.catalog import load_catalog
 from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, UsageError
+from Evaluator.judging_flags import add_judging_arguments
 from Evaluator.model_flags import number
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import CHECKS, Verdict, to_json_line
 from Evaluator.rejudge import CannotJudge, Judge, relabelled
 from Evaluator.rows import BadLine, Row, read_rows
 from Evaluator.vault.loading import load_folder
-from Tools.generator_flags import add_judging_arguments
 
 log = logging.getLogger(__name__)
 SHOWN_BAD_LINES = 20

@@ -130,7 +130,7 @@ def test_v2_templates_know_the_tool(scripted, out):
 
 def test_v2_mixes_methods_and_asks_claude_through_the_sdk(self_player, out, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
-    with FakeAnthropicServer("Please open Garden/Plan.md in a new tab.") as teacher:
+    with FakeAnthropicServer("Put Garden/Plan.md beside the note that I am reading.") as teacher:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", teacher.url)
         flags = ["--prompt-generator-model", "claude-test-1", "--prompt-method", "self,template,teacher:2"]
         assert v2(["--model", self_player, "--output", str(out), "--num-examples", "40", *flags]) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from Evaluator import __main__ as evaluator
 from Tools import measure_validator, selfplay_generator, selfplay_generator_v2, validate_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +20,8 @@ PARSERS = {
     "selfplay_generator_v2.py": selfplay_generator_v2.build_parser(),
     "validate_dataset.py": validate_dataset.build_parser(),
     "measure_validator.py": measure_validator.build_parser(),
+    "Evaluator": evaluator.build_parser(),
+    "Evaluator compare": evaluator.build_compare_parser(),
 }
 MAY_IMPORT = {
     "Evaluator": {"Evaluator"},
@@ -26,7 +29,7 @@ MAY_IMPORT = {
     "Trainers": {"Evaluator", "Trainers"},
 }
 OURS = {"Evaluator", "Tools", "Trainers", "tests"}
-HEAVY = ("requests", "jsonschema", "anthropic", "xllamacpp", "tqdm", "torch")
+HEAVY = ("requests", "jsonschema", "anthropic", "xllamacpp", "tqdm", "torch", "jinja2")
 
 
 def modules():
@@ -52,7 +55,7 @@ def test_imports_point_one_way(path):
     top = path.relative_to(ROOT).parts[0]
     names = set(imported_by(path))
     assert {name.split(".")[0] for name in names} & OURS <= MAY_IMPORT[top]
-    scripts = {f"Tools.{script[:-3]}" for script in PARSERS}
+    scripts = {module_of(script) for script in PARSERS}
     assert not names & scripts, "nothing stands on a script"
 
 
@@ -82,7 +85,8 @@ def test_every_flag_stands_in_readme_with_its_help(script):
 def readme_commands():
     """(script, flags) of each generator command in README and in the epilogs of --help."""
     text = README + "\n" + "\n".join(parser.epilog for parser in PARSERS.values())
-    return re.findall(r"python Tools/(\w+\.py) ?([^`\n]*?)(?:`.*| \| .*| 2?>>? .*)?$", text, re.MULTILINE)
+    command = r"python (?:Tools/|-m )(\w+\.py|Evaluator compare|Evaluator) ?([^`\n]*?)(?:`.*| \| .*| 2?>>? .*)?$"
+    return [(script, flags) for script, flags in re.findall(command, text, re.MULTILINE) if flags]
 
 
 def test_every_command_in_readme_parses():
@@ -103,10 +107,14 @@ def test_the_count_of_templates_in_readme_is_right():
     assert f"one of {len(templates)} templates" in README
 
 
+def module_of(script):
+    return f"Tools.{script[:-3]}" if script.endswith(".py") else "Evaluator.__main__"
+
+
 @pytest.mark.parametrize("script", PARSERS)
 def test_help_loads_nothing_heavy(script):
     code = (
-        f"import sys; sys.argv = ['x', '--help']; from Tools.{script[:-3]} import main\n"
+        f"import sys; sys.argv = ['x', *{script.split()[1:]}, '--help']; from {module_of(script)} import main\n"
         f"try: main()\nexcept SystemExit: pass\n"
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from Tools.attempts import UnusablePrompt
+from Evaluator.runs.attempts import UnusablePrompt
 from Tools.prompt_writer import clean_request, parse_methods
 
 REQUEST = "Move Inbox/Plan.md to the folder Garden."

@@ -72,6 +72,8 @@ class OpenAICompatibleClient:
         body.update({name: value for name, value in optional.items() if value is not None})
         if options.stop:
             body["stop"] = list(options.stop)
+        if options.functions:
+            body["tools"] = list(options.functions)
         return body
 
     def _attempt(self, url: str, body: bytes, stop: Sequence[str]) -> Completion:

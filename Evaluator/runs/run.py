@@ -1,4 +1,4 @@
-"""A run of either generator, from its plan to its files. v1 and v2 differ by the prompt source alone.
+"""A run from its plan to its files. v1, v2 and the evaluation differ by the prompt source and by what counts.
 
 flags -> Plan -> workers: prompt -> completion -> verdict -> journal -> output, rejects, run.json
 """
@@ -9,7 +9,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,21 @@ from Evaluator import __version__
 from Evaluator.catalog import Catalog
 from Evaluator.errors import OK, UsageError
 from Evaluator.model_flags import check_model_arguments
-from Tools.attempts import Generation, PromptSource, Sampling
-from Tools.clients import Clients
-from Tools.journal import Journal
-from Tools.output_files import OutputFiles
-from Tools.progress import Progress
-from Tools.signals import Signals
-from Tools.sinks import Sink, StdoutSink
-from Tools.workers import Workers, work_until_done
+from Evaluator.runs.attempts import Generation, PromptSource, Sampling
+from Evaluator.runs.clients import Clients
+from Evaluator.runs.journal import Journal
+from Evaluator.runs.output_files import OutputFiles
+from Evaluator.runs.progress import Progress
+from Evaluator.runs.signals import Signals
+from Evaluator.runs.sinks import Sink, StdoutSink
+from Evaluator.runs.workers import Workers, work_until_done
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one of the generators wants: `settings` are those that shape samples, beyond the common ones.
+    """What a program wants: `settings` are those that shape samples, beyond the common ones.
 
     `prompt_source(clients)` makes the source when work starts, with the clients it needs.
     `prompts_in_turn` is the number of prompts asked before the first comes again with the next variation.
@@ -44,6 +44,8 @@ class Plan:
     prompt_source: Callable[[Clients], PromptSource]
     prompts_in_turn: int = 1
     num_variations: int = 1
+    functions: Sequence[Mapping[str, Any]] = ()  # tools that are sent along, in OpenAI's form
+    counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
 
 
 def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
@@ -144,12 +146,13 @@ class Run:
             model=args.model,
             client=self._clients.answering(),
             catalog=self._catalog,
-            sampling=Sampling(args.temperature, args.top_p, args.max_tokens, plan.num_variations),
+            sampling=Sampling(args.temperature, args.top_p, args.max_tokens, plan.num_variations, plan.functions),
             seed=args.seed,
             run_id=hashlib.sha256(json.dumps(self._settings).encode()).hexdigest()[:8],
             prompts_in_turn=plan.prompts_in_turn,
             runs_calls=args.execute,
             includes_results=args.include_results,
+            counts_cut_off_answers=plan.counts_cut_off_answers,
         )
 
     def _write(self, files: OutputFiles, journal: Journal) -> None:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
-from Tools.sinks import Tally
+from Evaluator.runs.sinks import Tally
 
 if TYPE_CHECKING:
     from tqdm import tqdm

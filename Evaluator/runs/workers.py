@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from Evaluator.errors import STOPPED_EARLY, ReportedError
 from Evaluator.model_client import Stopped
 from Evaluator.records import Reject
-from Tools.attempts import Answered, Generation
-from Tools.progress import Progress
-from Tools.signals import Signals
-from Tools.sinks import Sink
+from Evaluator.runs.attempts import Answered, Generation
+from Evaluator.runs.progress import Progress
+from Evaluator.runs.signals import Signals
+from Evaluator.runs.sinks import Sink
 
 log = logging.getLogger(__name__)
 

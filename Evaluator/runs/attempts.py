@@ -2,8 +2,9 @@
 
 import json
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
@@ -11,7 +12,7 @@ from Evaluator.execution import can_run, execute
 from Evaluator.model_client import RESULT_MARK, Completion, ModelClient, SampleFailed, SamplingOptions
 from Evaluator.records import Message, Prompt, Reject, Sample, SampleMetadata
 from Evaluator.tool_calls import with_results, without_results
-from Evaluator.validator import validate
+from Evaluator.validator import cut_off, validate
 
 
 class UnusablePrompt(Exception):
@@ -44,13 +45,15 @@ class PromptSource(Protocol):
 class Sampling:
     """Ranges that temperature and top_p are drawn from, (low, high); top_p None leaves it to the endpoint.
 
-    With `num_variations` V above 1 each range is cut into V equal bands: `variation` v draws from band v.
+    With `num_variations` V above 1 each range is cut into V equal bands: `variation` v draws from band v. `functions`
+    are tools that are sent along.
     """
 
     temperature: tuple[float, float]
     top_p: tuple[float, float] | None
     max_tokens: int
     num_variations: int = 1
+    functions: Sequence[Mapping[str, Any]] = ()
 
     def draw(self, rng: random.Random, variation: int) -> SamplingOptions:
         return SamplingOptions(
@@ -59,6 +62,7 @@ class Sampling:
             top_p=self._from_band(self.top_p, rng, variation) if self.top_p else None,
             seed=rng.getrandbits(31),
             stop=(RESULT_MARK,),
+            functions=self.functions,
         )
 
     def _from_band(self, limits: tuple[float, float], rng: random.Random, variation: int) -> float:
@@ -92,6 +96,7 @@ class Generation:
     prompts_in_turn: int = 1  # prompts asked before the first comes again with the next variation
     runs_calls: bool = True  # whether grounding and execution are judged
     includes_results: bool = False  # whether the vault's results are written after the calls
+    counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
 
     def ask(self, slot: int, attempt: int) -> Answered | Reject:
         """Attempt number `attempt` for `slot`; depends on these, the seed and the models only."""
@@ -106,7 +111,7 @@ class Generation:
         except SampleFailed as failed:
             question = written.prompt.question if written else None
             return Reject(slot, attempt, failed.reason, str(failed), prompt=question)
-        if completion.is_truncated:
+        if completion.is_truncated and not self.counts_cut_off_answers:
             text, question = completion.message.content, written.prompt.question
             return Reject(slot, attempt, "answer.truncated", "cut off at --max-tokens", text=text, prompt=question)
         return Answered(slot, attempt, written, options, completion)
@@ -115,7 +120,10 @@ class Generation:
         slot, attempt, written = answered.slot, answered.attempt, answered.written
         prompt, options, completion = written.prompt, answered.options, answered.completion
         message = without_results(completion.message)
-        verdict = validate(message, prompt, self.catalog, run_calls=self.runs_calls)
+        if completion.is_truncated:
+            verdict = cut_off(message, prompt)
+        else:
+            verdict = validate(message, prompt, self.catalog, run_calls=self.runs_calls)
         metadata = SampleMetadata(
             sample_id=f"{self.run_id}-{slot:06d}-{attempt}",
             slot=slot,
@@ -128,6 +136,8 @@ class Generation:
             expected_tools=list(prompt.expected_tools),
             vault=prompt.vault.fingerprint if prompt.vault else None,
             goal=json.dumps(prompt.goal, ensure_ascii=False) if prompt.goal is not None else None,
+            expected_behavior=prompt.behavior,
+            behavior=verdict.behavior,
             called_tools=[call.name[:80] for call in verdict.calls],
             model=self.model,
             seed=self.seed,

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from Evaluator.errors import UsageError
-from Tools.journal import Journal
-from Tools.sinks import Tally
+from Evaluator.runs.journal import Journal
+from Evaluator.runs.sinks import Tally
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class OutputFiles:
     def write(self, journal: Journal, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Make all files from the journal; run.json comes last, so that it vouches for the others."""
         order = interleave(journal.offsets(True), journal.offsets(False))
-        _write_atomically(self.samples, journal.sample_lines(order))
-        _write_atomically(self.rejects, journal.reject_lines())
+        write_atomically(self.samples, journal.sample_lines(order))
+        write_atomically(self.rejects, journal.reject_lines())
         run = {**about, "settings": settings, "counts": _counts(journal.tally), "journal_bytes": journal.size}
-        _write_atomically(self.run, [json.dumps(run, indent=1).encode() + b"\n"])
+        write_atomically(self.run, [json.dumps(run, indent=1).encode() + b"\n"])
 
 
 def interleave(true: Sequence[int], false: Sequence[int]) -> Iterator[int]:
@@ -88,7 +88,7 @@ def _counts(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _write_atomically(path: Path, lines: Iterable[bytes]) -> None:
+def write_atomically(path: Path, lines: Iterable[bytes]) -> None:
     """Write beside `path` and move into place; a reader sees the old file or the whole new one."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from Evaluator.errors import UsageError
 from Evaluator.records import Reject, Sample, to_json_line
-from Tools.sinks import Tally
+from Evaluator.runs.sinks import Tally
 
 try:
     import fcntl

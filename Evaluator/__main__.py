@@ -1,0 +1,271 @@
+"""Measure a model on prompt sets, or compare two measurements.
+
+python -m Evaluator --model my-sft-7b --prompt-set Evaluator/prompts/heldout_prompts.json --output after.json
+python -m Evaluator compare before.json after.json
+"""
+
+import argparse
+import json
+import logging
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from Evaluator.catalog import Catalog, load_catalog
+from Evaluator.console import run_main
+from Evaluator.errors import FAILED, OK, ReportedError, UsageError
+from Evaluator.judging_flags import add_judging_arguments
+from Evaluator.model_flags import add_model_arguments, number, span
+from Evaluator.prompt_sets import HELDOUT_PROMPTS, PromptSet, load_prompt_sets
+from Evaluator.records import Prompt
+from Evaluator.reports.compare import compare
+from Evaluator.reports.report import load_report, make_report, read_rows_of
+from Evaluator.reports.text import comparison_as_markdown, describe_rate, report_as_markdown
+from Evaluator.runs.attempts import WrittenPrompt
+from Evaluator.runs.output_files import write_atomically
+from Evaluator.runs.run import Plan, run_plan
+from Evaluator.tool_prompts import as_functions, as_text
+
+log = logging.getLogger(__name__)
+
+
+class EveryPrompt:
+    """Slot i asks prompt i, modulo their number, however often it has to be asked."""
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self._prompts = prompts
+
+    def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
+        return WrittenPrompt(self._prompts[slot % len(self._prompts)], "prompt_set")
+
+
+# -- measure ------------------------------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m Evaluator",
+        description="Ask a model every prompt of the sets, judge the answers, and report how many are right.",
+        epilog="examples:\n"
+        "  python -m Evaluator --model my-sft-7b --output after.json --html after.html\n"
+        "  python -m Evaluator --adapter lora.gguf --output after.json --min-pass-rate 0.5 --markdown | tee s.md\n"
+        "  python -m Evaluator compare before.json after.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_prompt_arguments(parser)
+    add_model_arguments(parser)
+    _add_answer_arguments(parser)
+    add_judging_arguments(parser)
+    _add_report_arguments(parser)
+    return parser
+
+
+def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("prompts")
+    group.add_argument(
+        "--prompt-set",
+        type=Path,
+        nargs="+",
+        default=[HELDOUT_PROMPTS],
+        metavar="FILE.json",
+        help="prompt sets to ask (default: Evaluator/prompts/heldout_prompts.json, five prompts a tool)",
+    )
+    group.add_argument(
+        "--num-samples-per-prompt",
+        type=number(int, 1),
+        default=1,
+        metavar="K",
+        help="ask each prompt K times, for pass@k and pass^k (default: %(default)s)",
+    )
+    tools = group.add_mutually_exclusive_group()
+    tools.add_argument(
+        "--tools-in-prompt",
+        action="store_true",
+        help="tell the tools and how to call them in the system prompt, for models that were not trained on them",
+    )
+    tools.add_argument(
+        "--send-tools",
+        action="store_true",
+        help="send the tools in the API's `tools`, for models with native tool calls",
+    )
+
+
+def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("answers")
+    group.add_argument(
+        "--temperature",
+        type=span(0, 5),
+        metavar="T|LOW-HIGH",
+        help="sampling temperature (default: 0, that is greedy; 0.8 with several samples a prompt)",
+    )
+    group.add_argument(
+        "--top-p", type=span(0, 1), metavar="P|LOW-HIGH", help="nucleus sampling (default: what the endpoint does)"
+    )
+    group.add_argument(
+        "--max-tokens",
+        type=number(int, 1),
+        default=512,
+        metavar="N",
+        help="longest answer in tokens; one that is cut off there is wrong (default: %(default)s)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
+
+
+def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("report")
+    group.add_argument(
+        "--output",
+        type=_json_file,
+        required=True,
+        metavar="FILE.json",
+        help="where the report goes; the same command run again goes on where it was",
+    )
+    group.add_argument("--html", type=Path, metavar="FILE.html", help="write the report as one HTML file as well")
+    group.add_argument("--markdown", action="store_true", help="print the report as Markdown to stdout")
+    group.add_argument(
+        "--min-pass-rate", type=number(float, 0, 1), metavar="X", help="status 1 when the pass rate is lower"
+    )
+    group.add_argument(
+        "--overwrite",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="begin anew over a report that exists (default: %(default)s)",
+    )
+    group.add_argument("--verbose", action="store_true", help="show tracebacks and debug messages")
+
+
+def _json_file(text: str) -> Path:
+    """An argparse type: a file name that ends in .json."""
+    path = Path(text)
+    if path.suffix != ".json" or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no file name that ends in .json")
+    return path
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Ask, judge, report; what was answered is reported even if the asking fails."""
+    catalog = load_catalog(args.catalog)
+    prompt_set = load_prompt_sets(args.prompt_set)
+    prompt_set.check_against(catalog)
+    num_samples = args.num_samples_per_prompt
+    args.temperature = args.temperature or ((0.0, 0.0) if num_samples == 1 else (0.8, 0.8))
+    plan = Plan(
+        source="evaluation",
+        settings={"prompt_set": prompt_set.sha256, "num_samples_per_prompt": num_samples, **_tools_told(args)},
+        num_examples=len(prompt_set.prompts) * num_samples,
+        prompt_source=lambda _clients: EveryPrompt([_with_tools(one, args, catalog) for one in prompt_set.prompts]),
+        prompts_in_turn=len(prompt_set.prompts),
+        counts_cut_off_answers=True,
+        functions=as_functions(catalog) if args.send_tools else (),
+    )
+    rows_path = args.output.with_suffix(".jsonl")
+    run_args = argparse.Namespace(**{**vars(args), "output": str(rows_path), "include_results": False})
+    status, failure = OK, None
+    try:
+        status = run_plan(plan, run_args, catalog)
+    except UsageError:  # nothing was asked, and what lies there may be another's
+        raise
+    except ReportedError as error:
+        failure = error
+    report = _write_report(args, read_rows_of(rows_path), prompt_set, catalog)
+    if failure:
+        raise failure
+    return status or _show(report, args)
+
+
+def _write_report(
+    args: argparse.Namespace, rows: Sequence[dict[str, Any]], prompt_set: PromptSet, catalog: Catalog
+) -> dict[str, Any]:
+    """Make the report of what was answered so far and, where that is something, write it."""
+    about = {"model": args.model, "adapter": str(args.adapter) if args.adapter else None, **_settings(args)}
+    report = make_report(rows, prompt_set, catalog, about, args.num_samples_per_prompt)
+    if rows:
+        write_atomically(args.output, [json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n"])
+    return report
+
+
+def _tools_told(args: argparse.Namespace) -> dict[str, str]:
+    return {"tools_told": "prompt" if args.tools_in_prompt else "api" if args.send_tools else "no"}
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What shaped the answers, for the report."""
+    return {
+        "prompt_files": [path.name for path in args.prompt_set],
+        "num_samples_per_prompt": args.num_samples_per_prompt,
+        "temperature": list(args.temperature),
+        "top_p": list(args.top_p) if args.top_p else None,
+        "max_tokens": args.max_tokens,
+        "seed": args.seed,
+        **_tools_told(args),
+    }
+
+
+def _with_tools(prompt: Prompt, args: argparse.Namespace, catalog: Catalog) -> Prompt:
+    if not args.tools_in_prompt:
+        return prompt
+    return replace(prompt, system=f"{prompt.system or ''}\n\n{as_text(catalog)}".strip())
+
+
+def _show(report: dict[str, Any], args: argparse.Namespace) -> int:
+    if args.html:
+        from Evaluator.reports.page import report_page
+
+        write_atomically(args.html, [report_page(report).encode()])
+    if args.markdown:
+        print(report_as_markdown(report))
+    found = report["summary"]["pass_rate"]
+    log.info("pass rate %s: %s", describe_rate(found), args.output)
+    if args.min_pass_rate is not None and found["rate"] < args.min_pass_rate:
+        log.error("the pass rate %.1f %% is under --min-pass-rate %g", 100 * found["rate"], args.min_pass_rate)
+        return FAILED
+    return OK
+
+
+# -- compare ------------------------------------------------------------------------------------------------------
+
+
+def build_compare_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m Evaluator compare",
+        description="Compare two reports on the same prompts: paired difference, exact McNemar test, what flipped.",
+        epilog="examples:\n"
+        "  python -m Evaluator compare before.json after.json\n"
+        "  python -m Evaluator compare before.json after.json --json | jq .difference",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("first", type=Path, metavar="A.json", help="the report to start from")
+    parser.add_argument("second", type=Path, metavar="B.json", help="the report to compare with it")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON instead of Markdown")
+    parser.add_argument("--html", type=Path, metavar="FILE.html", help="write both side by side as one HTML file")
+    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
+    return parser
+
+
+def compare_files(args: argparse.Namespace) -> int:
+    first, second = load_report(args.first), load_report(args.second)
+    found = compare(first, second)
+    if args.html:
+        from Evaluator.reports.page import comparison_page
+
+        write_atomically(args.html, [comparison_page(found, first, second).encode()])
+    print(json.dumps(found, indent=1, ensure_ascii=False) if args.json else comparison_as_markdown(found))
+    return OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["compare"]:
+        args = build_compare_parser().parse_args(argv[1:])
+        return run_main(lambda: compare_files(args), verbose=args.verbose)
+    args = build_parser().parse_args(argv)
+    return run_main(lambda: measure(args), verbose=args.verbose)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

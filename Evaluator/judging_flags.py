@@ -1,0 +1,28 @@
+"""The flags that say what answers are judged against."""
+
+import argparse
+from pathlib import Path
+
+from Evaluator.catalog import DEFAULT_CATALOG
+
+
+def add_catalog_argument(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--catalog",
+        type=Path,
+        default=DEFAULT_CATALOG,
+        metavar="FILE.json",
+        help="tool catalog to judge against (default: Claudesidian's 47 tools)",
+    )
+
+
+def add_judging_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("labels")
+    add_catalog_argument(group)
+    group.add_argument(
+        "--execute",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="judge whether values are made up, and run each call on a throw-away vault (default: %(default)s)",
+    )
+    return group

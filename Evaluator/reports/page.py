@@ -1,0 +1,66 @@
+"""Reports and comparisons as one self-contained HTML file: no network, every text of a model escaped."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from Evaluator.errors import UsageError
+from Evaluator.reports.text import describe_rate, model_name
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FOLDER = Path(__file__).parent / "pages"
+
+
+def report_page(report: Mapping[str, Any]) -> str:
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(report=report, outcomes=[_shown(o) for o in report["prompts"]])
+    )
+
+
+def comparison_page(found: Mapping[str, Any], first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Both reports side by side, prompt by prompt; those that flipped come first."""
+    after = {outcome["id"]: outcome for outcome in second["prompts"]}
+    pairs = [(_shown(outcome), _shown(after[outcome["id"]])) for outcome in first["prompts"]]
+    pairs.sort(key=lambda pair: pair[0]["passed"] == pair[1]["passed"])
+    return _environment().get_template("comparison.html.j2").render(found=found, pairs=pairs)
+
+
+def _shown(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """A prompt as the table shows it: its first sample, with the vault's changes as text."""
+    sample = outcome["samples"][0]
+    changes = json.dumps(sample["changes"], indent=1, ensure_ascii=False) if sample["changes"] else ""
+    return {
+        **outcome,
+        "target": outcome["expected_tools"][0] if outcome["expected_tools"] else outcome["behavior"] or "",
+        "passed": sample["label"],
+        "num_passed": sum(one["label"] for one in outcome["samples"]),
+        "sample": sample,
+        "changes": changes,
+    }
+
+
+def _environment() -> "Environment":
+    try:
+        from jinja2 import Environment, FileSystemLoader
+    except ImportError as error:
+        raise UsageError('--html needs jinja2: pip install -e ".[report]"') from error
+    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(rate=describe_rate, percent=lambda value: f"{value:.1%}", heat=_heat)
+    environment.globals.update(model_name=model_name, columns_of=_columns)
+    return environment
+
+
+def _heat(count: int, row: Mapping[str, int]) -> str:
+    """The share of a row that a cell has, as an opacity."""
+    return f"{count / max(1, sum(row.values())):.2f}"
+
+
+def _columns(table: Mapping[str, Mapping[str, int]]) -> Sequence[str]:
+    """All columns of a confusion table: first what is no row ("no call"), then those that are, in their order."""
+    others = dict.fromkeys(name for row in table.values() for name in row if name not in table)
+    return [*others, *(name for name in table if any(name in row for row in table.values()))]

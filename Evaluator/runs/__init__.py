@@ -1,0 +1,1 @@
+"""A run: prompts asked of a model by many threads, each answer judged, everything written down as it comes."""

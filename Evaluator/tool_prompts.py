@@ -1,0 +1,56 @@
+"""A catalog told to a model that was not trained on it: as text for a system prompt, or as OpenAI's `tools`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from Evaluator.catalog import CONTEXT, Catalog, Tool
+
+_HEAD = """You act by calling tools. To call one, answer with nothing but
+tool_call: NAME
+arguments: {JSON}
+with the arguments on one line."""
+_CONTEXT_HEAD = """Every call carries "context", an object with these fields, all strings:"""
+
+
+def as_functions(catalog: Catalog) -> list[dict[str, Any]]:
+    """The tools in OpenAI's form, the context among their parameters."""
+    return [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.summary, "parameters": _schema(tool, catalog)},
+        }
+        for tool in catalog.tools.values()
+    ]
+
+
+def _schema(tool: Tool, catalog: Catalog) -> dict[str, Any]:
+    schema = dict(tool.parameters)
+    if catalog.context:
+        schema["properties"] = {CONTEXT: catalog.context, **schema.get("properties", {})}
+        schema["required"] = [CONTEXT, *schema.get("required", ())]
+    return schema
+
+
+def as_text(catalog: Catalog) -> str:
+    """How to call, the fields of the context, and one line a tool: `name(required, [optional]): what it does`."""
+    lines = [_HEAD]
+    if catalog.context:
+        fields = catalog.context.get("properties", {}).items()
+        lines += [_CONTEXT_HEAD, *(f"- {name}: {schema.get('description', '')}" for name, schema in fields)]
+    lines += ["Tools:", *(f"- {tool.name}({_signature(tool)}): {tool.summary}" for tool in catalog.tools.values())]
+    return "\n".join(lines)
+
+
+def _signature(tool: Tool) -> str:
+    required = tool.parameters.get("required", ())
+    properties: Mapping[str, Any] = tool.parameters.get("properties", {})
+    shown = [_parameter(name, properties[name]) for name in properties if name in required]
+    return ", ".join(
+        [*shown, *(f"[{_parameter(name, properties[name])}]" for name in properties if name not in required)]
+    )
+
+
+def _parameter(name: str, schema: Any) -> str:
+    kind = schema.get("type", "any") if isinstance(schema, Mapping) else "any"
+    choices = "|".join(map(str, schema["enum"])) if isinstance(schema, Mapping) and "enum" in schema else kind
+    return f"{name}: {choices}"
