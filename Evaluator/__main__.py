@@ -159,6 +159,7 @@ def measure(args: argparse.Namespace) -> int:
         num_examples=len(prompt_set.prompts) * num_samples,
         prompt_source=lambda _clients: EveryPrompt([_with_tools(one, args, catalog) for one in prompt_set.prompts]),
         prompts_in_turn=len(prompt_set.prompts),
+        is_for_training=False,
         counts_cut_off_answers=True,
         functions=as_functions(catalog) if args.send_tools else (),
     )

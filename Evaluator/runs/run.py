@@ -45,6 +45,7 @@ class Plan:
     prompts_in_turn: int = 1
     num_variations: int = 1
     functions: Sequence[Mapping[str, Any]] = ()  # tools that are sent along, in OpenAI's form
+    is_for_training: bool = True  # whether the rows want both labels
     counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
 
 
@@ -166,5 +167,5 @@ class Run:
         }
         files.write(journal, self._settings, about)
         labels = journal.tally.labels
-        if journal.tally.samples and not (labels[True] and labels[False]):
+        if self._plan.is_for_training and journal.tally.samples and not (labels[True] and labels[False]):
             log.warning("warning: all samples are labelled %s; KTO needs both", str(bool(labels[True])).lower())
