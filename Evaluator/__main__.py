@@ -5,6 +5,7 @@ python -m Evaluator compare before.json after.json
 """
 
 import argparse
+import importlib.util
 import json
 import logging
 import random
@@ -18,14 +19,14 @@ from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, ReportedError, UsageError
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import add_model_arguments, number, span
+from Evaluator.model_flags import SCRIPTED_PREFIX, add_model_arguments, is_embedded, number, span
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, PromptSet, load_prompt_sets
 from Evaluator.records import Prompt
 from Evaluator.reports.compare import compare
 from Evaluator.reports.report import load_report, make_report, read_rows_of
 from Evaluator.reports.text import comparison_as_markdown, describe_rate, report_as_markdown
 from Evaluator.runs.attempts import WrittenPrompt
-from Evaluator.runs.output_files import write_atomically
+from Evaluator.runs.output_files import OutputFiles, write_atomically
 from Evaluator.runs.run import Plan, run_plan
 from Evaluator.tool_prompts import as_functions, as_text
 
@@ -148,6 +149,7 @@ def _json_file(text: str) -> Path:
 
 def measure(args: argparse.Namespace) -> int:
     """Ask, judge, report; what was answered is reported even if the asking fails."""
+    check_files(args)
     catalog = load_catalog(args.catalog)
     prompt_set = load_prompt_sets(args.prompt_set)
     prompt_set.check_against(catalog)
@@ -187,6 +189,36 @@ def _write_report(
     if rows:
         write_atomically(args.output, [json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n"])
     return report
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """Raise UsageError before the first request where a file that would be written is an input, or cannot be made."""
+    files = OutputFiles(args.output.with_suffix(".jsonl"))
+    made = [args.output, files.samples, files.rejects, files.run, files.journal]
+    model_file = args.model.removeprefix(SCRIPTED_PREFIX)
+    inputs = [*args.prompt_set, args.catalog, Path(model_file), *([args.adapter] if args.adapter else ())]
+    check_page(args.html, [*made, *inputs])
+    for path in made:
+        if path.resolve() in {one.resolve() for one in inputs}:
+            raise UsageError(f"{path} would be written and is an input as well: give another --output")
+    if args.output.exists() and not files.journal.exists() and not args.overwrite:
+        raise UsageError(
+            f"{args.output} is there and was not made by such a run: give another --output, or --overwrite"
+        )
+    if args.send_tools and (is_embedded(args.model) or args.model.startswith(SCRIPTED_PREFIX)):
+        raise UsageError(f"--send-tools is for models on an endpoint; tell {args.model} with --tools-in-prompt")
+
+
+def check_page(page: Path | None, others: Sequence[Path]) -> None:
+    """Raise UsageError where the HTML page cannot be written, or would replace one of the `others`."""
+    if page is None:
+        return
+    if page.is_dir() or not page.parent.is_dir():
+        raise UsageError(f"--html {page}: there is no such folder, or it is one")
+    if page.resolve() in {one.resolve() for one in others}:
+        raise UsageError(f"--html {page} would replace another file of this command")
+    if importlib.util.find_spec("jinja2") is None:
+        raise UsageError('--html needs jinja2: pip install -e ".[report]"')
 
 
 def _tools_told(args: argparse.Namespace) -> dict[str, str]:
@@ -249,6 +281,7 @@ def build_compare_parser() -> argparse.ArgumentParser:
 
 
 def compare_files(args: argparse.Namespace) -> int:
+    check_page(args.html, [args.first, args.second])
     first, second = load_report(args.first), load_report(args.second)
     found = compare(first, second)
     if args.html:

@@ -57,6 +57,10 @@ class ModelClient(Protocol):
         ...
 
 
+CONTEXT_OVERFLOW = "endpoint.context_overflow"
+"""The reason of a SampleFailed when the prompt is too long for the model: no other try would help."""
+
+
 class SampleFailed(ReportedError):
     """This one request cannot be had; others may. `reason` is a stable code."""
 

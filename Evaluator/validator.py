@@ -38,8 +38,9 @@ def validate(completion: Message, prompt: Prompt, catalog: Catalog, *, run_calls
     )
     findings: Sequence[Finding] = turn.findings or _missing_call(turn.calls, prompt)
     checks["parse"] = not findings
-    if behavior != CALL and not prompt.expects_call and behavior != prompt.behavior:
-        findings, checks["relevance"] = _wrong_behavior(behavior, prompt), False
+    if prompt.behavior and not prompt.expects_call and behavior != CALL:
+        findings = _wrong_behavior(behavior, prompt)
+        checks["relevance"] = not findings
     for name, check in _CALL_CHECKS:
         if findings or not turn.calls:
             break
@@ -65,14 +66,19 @@ def validate(completion: Message, prompt: Prompt, catalog: Catalog, *, run_calls
     )
 
 
-def cut_off(completion: Message, prompt: Prompt) -> Verdict:
-    """The verdict on an answer that was cut off at the longest allowed length: it had not come to its end."""
-    finding = Finding("parse.cut_off", "The answer did not end before the longest allowed length.")
+CUT_OFF = Finding("parse.cut_off", "The answer did not end before the longest allowed length.")
+NO_ROOM = Finding("parse.no_room", "The prompt does not fit the model's context: there was no room to answer.")
+
+
+def unanswered(finding: Finding, prompt: Prompt) -> Verdict:
+    """The verdict where no whole answer came: CUT_OFF or NO_ROOM."""
     behavior = OTHER if prompt.behavior else None
     return Verdict(False, {**dict.fromkeys(CHECKS), "parse": False}, (finding,), behavior=behavior)
 
 
 def _wrong_behavior(behavior: str | None, prompt: Prompt) -> list[Finding]:
+    if behavior == prompt.behavior:
+        return []
     return [Finding(f"relevance.wrong_behavior:{behavior}", f"It does {behavior}; to {prompt.behavior} is right.")]
 
 

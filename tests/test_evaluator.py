@@ -242,6 +242,35 @@ def test_markdown_goes_to_stdout_and_nothing_else(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_no_input_and_no_other_file_is_overwritten(tmp_path, capsys):
+    prompts = tmp_path / "small.json"
+    shutil.copy(TOOL_PROMPTS, prompts)
+    before = prompts.read_bytes()
+    model = scripted(tmp_path / "replies.jsonl", {})
+    for flags in (
+        ["--output", str(prompts)],
+        ["--output", str(tmp_path / "r.json"), "--html", str(prompts)],
+        ["--output", str(tmp_path / "r.json"), "--html", str(tmp_path / "r.jsonl")],
+        ["--output", str(tmp_path / "r.json"), "--html", str(tmp_path / "gone" / "r.html")],
+        ["--output", str(tmp_path / "replies.json"), "--overwrite"],
+        ["--output", str(tmp_path / "r.json"), "--send-tools"],
+    ):
+        assert main(["--model", model, "--prompt-set", str(prompts), *flags]) == 2, flags
+    (tmp_path / "mine.json").write_text("{}")
+    assert main(["--model", model, "--prompt-set", str(prompts), "--output", str(tmp_path / "mine.json")]) == 2
+    assert prompts.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"small.json", "replies.jsonl", "mine.json"}
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_prompt_that_does_not_fit_the_context_is_a_wrong_answer(tmp_path, model_server):
+    server = model_server(faults={"context": 5})
+    flags = ["--base-url", server.url, "--prompt-set", str(TOOL_PROMPTS), "--concurrency", "1"]
+    status, report = evaluate(tmp_path, "fake", *flags)
+    assert status == 0 and report["is_complete"]
+    assert report["summary"]["errors"]["parse.no_room"] == 9
+
+
 # -- comparing ----------------------------------------------------------------------------------------------------
 
 
@@ -285,7 +314,8 @@ def test_reports_that_differ_in_what_they_measure_are_refused(two_reports, tmp_p
         ("catalog", {"name": "x", "sha256": "y"}, "different catalogs"),
         ("validator", {"version": "0", "fingerprint": "y"}, "different validators"),
         ("is_complete", False, "not complete"),
-        ("format", 99, "is no report"),
+        ("format", 99, "is no whole report"),
+        ("prompts", [{"id": "x"}], "is no whole report"),
     ):
         other = tmp_path / "other.json"
         other.write_text(json.dumps({**json.loads(second.read_text()), key: value}))

@@ -14,7 +14,14 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
 from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Patience, Unreachable, retry_after_s
-from Evaluator.model_client import Completion, ConfigurationRefused, SampleFailed, SamplingOptions, cut_at_stop
+from Evaluator.model_client import (
+    CONTEXT_OVERFLOW,
+    Completion,
+    ConfigurationRefused,
+    SampleFailed,
+    SamplingOptions,
+    cut_at_stop,
+)
 from Evaluator.records import Message
 
 CONNECT_TIMEOUT_S = 10.0
@@ -119,7 +126,7 @@ class OpenAICompatibleClient:
         if status >= 500 or status == 408:
             raise Faulty(f"endpoint.http_{status}", f"{url} failed with HTTP {status}: {said}")
         if status == 400 and _is_context_overflow(said):
-            raise SampleFailed("endpoint.context_overflow", f"the prompt does not fit the model's context: {said}")
+            raise SampleFailed(CONTEXT_OVERFLOW, f"the prompt does not fit the model's context: {said}")
         raise ConfigurationRefused(self._advice(url, status, said))
 
     def _advice(self, url: str, status: int, said: str) -> str:

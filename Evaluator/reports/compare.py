@@ -7,6 +7,8 @@ from Evaluator.errors import UsageError
 from Evaluator.intervals import mcnemar_p, paired_difference_interval
 from Evaluator.reports.summary import rate
 
+_SETTINGS = ("tools_told", "num_samples_per_prompt", "temperature", "top_p", "max_tokens", "seed")
+"""What may differ between reports and has to be told."""
 _MUST_AGREE = {
     "prompt_set": "prompt sets",
     "catalog": "catalogs",
@@ -35,6 +37,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     return {
         "first": _about(first),
         "second": _about(second),
+        "settings": {key: [first.get(key), second.get(key)] for key in _SETTINGS if first.get(key) != second.get(key)},
         "num_prompts": len(before),
         "pairs": {"both": both, "only_first": len(lost), "only_second": len(gained), "neither": neither},
         "difference": round((len(gained) - len(lost)) / len(before), 4),
@@ -52,7 +55,12 @@ def _passed(report: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _about(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {"model": report["model"], "adapter": report["adapter"], **rate(report["prompts"])}
+    return {
+        "file": report.get("file"),
+        "model": report["model"],
+        "adapter": report["adapter"],
+        **rate(report["prompts"]),
+    }
 
 
 def _by_tool(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, dict[str, float]]:

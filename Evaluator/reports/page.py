@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from Evaluator.errors import UsageError
 from Evaluator.reports.text import describe_rate, model_name
 
 if TYPE_CHECKING:
@@ -45,10 +44,8 @@ def _shown(outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment() -> "Environment":
-    try:
-        from jinja2 import Environment, FileSystemLoader
-    except ImportError as error:
-        raise UsageError('--html needs jinja2: pip install -e ".[report]"') from error
+    from jinja2 import Environment, FileSystemLoader
+
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(rate=describe_rate, percent=lambda value: f"{value:.1%}", heat=_heat)
     environment.globals.update(model_name=model_name, columns_of=_columns)
@@ -56,8 +53,8 @@ def _environment() -> "Environment":
 
 
 def _heat(count: int, row: Mapping[str, int]) -> str:
-    """The share of a row that a cell has, as an opacity."""
-    return f"{count / max(1, sum(row.values())):.2f}"
+    """The share of a row that a cell has, as an opacity on which its number can be read."""
+    return f"{0.7 * count / max(1, sum(row.values())):.2f}"
 
 
 def _columns(table: Mapping[str, Mapping[str, int]]) -> Sequence[str]:

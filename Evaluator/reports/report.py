@@ -120,6 +120,15 @@ def load_report(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the report {path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{path} is no report: {error}") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT or "prompts" not in data:
-        raise UsageError(f"{path} is no report of `python -m Evaluator` in format {FORMAT}")
-    return data
+    if not _is_report(data):
+        raise UsageError(f"{path} is no whole report of `python -m Evaluator` in format {FORMAT}")
+    return {**data, "file": path.name}
+
+
+_KEYS = ("is_complete", "model", "adapter", "prompt_set", "catalog", "validator", "summary", "cost", "prompts")
+
+
+def _is_report(data: Any) -> bool:
+    if not isinstance(data, dict) or data.get("format") != FORMAT or not set(_KEYS) <= data.keys():
+        return False
+    return all(isinstance(one, dict) and one.get("id") and one.get("samples") for one in data["prompts"])

@@ -46,10 +46,12 @@ def comparison_as_markdown(found: Mapping[str, Any]) -> str:
 
 def _comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     pairs = found["pairs"]
-    yield from ("| | model | pass rate (95 %) |", "|---|---|---|")
+    yield from ("| | report | model | pass rate (95 %) |", "|---|---|---|---|")
     for name in ("first", "second"):
-        yield f"| {name} | {model_name(found[name])} | {describe_rate(found[name])} |"
+        yield f"| {name} | {found[name]['file']} | {model_name(found[name])} | {describe_rate(found[name])} |"
     yield ""
+    for name, (first, second) in found["settings"].items():
+        yield f"They differ in {name}: {first} and {second}.\n"
     yield (
         f"Difference: **{100 * found['difference']:+.1f} points** (95 % interval {100 * found['low']:+.1f} to "
         f"{100 * found['high']:+.1f}), McNemar p = {found['p']:.4g}, {found['num_prompts']} prompts: "

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
 from Evaluator.execution import can_run, execute
-from Evaluator.model_client import RESULT_MARK, Completion, ModelClient, SampleFailed, SamplingOptions
+from Evaluator.model_client import CONTEXT_OVERFLOW, RESULT_MARK, Completion, ModelClient, SampleFailed, SamplingOptions
 from Evaluator.records import Message, Prompt, Reject, Sample, SampleMetadata
 from Evaluator.tool_calls import with_results, without_results
-from Evaluator.validator import cut_off, validate
+from Evaluator.validator import CUT_OFF, NO_ROOM, unanswered, validate
 
 
 class UnusablePrompt(Exception):
@@ -70,6 +70,10 @@ class Sampling:
         return round(low + (high - low) * (variation % self.num_variations + rng.random()) / self.num_variations, 3)
 
 
+NO_ANSWER = Completion(Message("assistant", ""), None, None, 0, 0.0)
+"""Stands for the answer to a prompt that does not fit the model's context."""
+
+
 @dataclass(frozen=True)
 class Answered:
     """An answer that is to be judged, with all that led to it."""
@@ -109,6 +113,8 @@ class Generation:
         except UnusablePrompt as unusable:
             return Reject(slot, attempt, unusable.reason, str(unusable), text=unusable.text)
         except SampleFailed as failed:
+            if failed.reason == CONTEXT_OVERFLOW and self.counts_cut_off_answers:
+                return Answered(slot, attempt, written, options, NO_ANSWER)
             question = written.prompt.question if written else None
             return Reject(slot, attempt, failed.reason, str(failed), prompt=question)
         if completion.is_truncated and not self.counts_cut_off_answers:
@@ -120,8 +126,10 @@ class Generation:
         slot, attempt, written = answered.slot, answered.attempt, answered.written
         prompt, options, completion = written.prompt, answered.options, answered.completion
         message = without_results(completion.message)
-        if completion.is_truncated:
-            verdict = cut_off(message, prompt)
+        if completion is NO_ANSWER:
+            verdict = unanswered(NO_ROOM, prompt)
+        elif completion.is_truncated:
+            verdict = unanswered(CUT_OFF, prompt)
         else:
             verdict = validate(message, prompt, self.catalog, run_calls=self.runs_calls)
         metadata = SampleMetadata(

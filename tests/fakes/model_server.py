@@ -3,7 +3,7 @@
     python -m tests.fakes.model_server --latency 0.1 --slots 64 --fault 500:20 --fault 429:7
 
 prints its base URL, then serves until it is killed. `--fault KIND:N` spoils every N-th request: an HTTP status,
-`garbage`, `empty`, `never` (no answer) or `close` (the connection is dropped).
+`context` (400, it does not fit), `garbage`, `empty`, `never` (no answer) or `close` (the connection is dropped).
 
 Known questions of the prompt set get their expected call, every third one without its context; the seed text gets a
 request; anything else gets a call that moves a note.
@@ -148,6 +148,8 @@ class FakeModelServer:
             connection.reply(200, "<html>this is no JSON</html>")
         elif fault == "empty":
             connection.reply(200, {"choices": [{"finish_reason": "stop", "message": {"content": ""}}], "usage": {}})
+        elif fault == "context":
+            connection.reply(400, {"error": {"message": "the request exceeds the available context size"}})
         elif fault != "never":
             busy = fault in ("429", "503") and self.retry_after is not None
             headers = f"Retry-After: {self.retry_after}\r\n" if busy else ""
