@@ -11,7 +11,6 @@ import logging
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from Evaluator.model_flags import SCRIPTED_PREFIX, add_model_arguments, is_embed
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, PromptSet, load_prompt_sets
 from Evaluator.records import Prompt
 from Evaluator.reports.compare import compare
-from Evaluator.reports.report import load_report, make_report, read_rows_of
+from Evaluator.reports.report import load_report, make_report, rows_of_run, validator_fingerprint
 from Evaluator.reports.text import comparison_as_markdown, describe_rate, report_as_markdown
 from Evaluator.runs.attempts import WrittenPrompt
 from Evaluator.runs.output_files import OutputFiles, write_atomically
-from Evaluator.runs.run import Plan, run_plan
+from Evaluator.runs.run import Plan, run_plan, settings_of
 from Evaluator.tool_prompts import as_functions, as_text
 
 log = logging.getLogger(__name__)
@@ -36,11 +35,12 @@ log = logging.getLogger(__name__)
 class EveryPrompt:
     """Slot i asks prompt i, modulo their number, however often it has to be asked."""
 
-    def __init__(self, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, prompts: Sequence[Prompt], told: str | None) -> None:
         self._prompts = prompts
+        self._told = told
 
     def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
-        return WrittenPrompt(self._prompts[slot % len(self._prompts)], "prompt_set")
+        return WrittenPrompt(self._prompts[slot % len(self._prompts)], "prompt_set", told=self._told)
 
 
 # -- measure ------------------------------------------------------------------------------------------------------
@@ -157,9 +157,18 @@ def measure(args: argparse.Namespace) -> int:
     args.temperature = args.temperature or ((0.0, 0.0) if num_samples == 1 else (0.8, 0.8))
     plan = Plan(
         source="evaluation",
-        settings={"prompt_set": prompt_set.sha256, "num_samples_per_prompt": num_samples, **_tools_told(args)},
+        settings={
+            "prompt_set": prompt_set.sha256,
+            "num_samples_per_prompt": num_samples,
+            "validator": validator_fingerprint(),
+            "base_url": args.base_url,
+            "context_length": args.context_length,
+            **_tools_told(args),
+        },
         num_examples=len(prompt_set.prompts) * num_samples,
-        prompt_source=lambda _clients: EveryPrompt([_with_tools(one, args, catalog) for one in prompt_set.prompts]),
+        prompt_source=lambda _clients: EveryPrompt(
+            prompt_set.prompts, as_text(catalog) if args.tools_in_prompt else None
+        ),
         prompts_in_turn=len(prompt_set.prompts),
         is_for_training=False,
         counts_cut_off_answers=True,
@@ -174,10 +183,12 @@ def measure(args: argparse.Namespace) -> int:
         raise
     except ReportedError as error:
         failure = error
-    report = _write_report(args, read_rows_of(rows_path), prompt_set, catalog)
+    rows = rows_of_run(OutputFiles(rows_path), settings_of(plan, run_args, catalog))
+    report = _write_report(args, rows, prompt_set, catalog)
+    shown = _show(report, args) if rows else OK
     if failure:
         raise failure
-    return status or _show(report, args)
+    return status or shown
 
 
 def _write_report(
@@ -234,14 +245,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "top_p": list(args.top_p) if args.top_p else None,
         "max_tokens": args.max_tokens,
         "seed": args.seed,
+        "execute": args.execute,
         **_tools_told(args),
     }
-
-
-def _with_tools(prompt: Prompt, args: argparse.Namespace, catalog: Catalog) -> Prompt:
-    if not args.tools_in_prompt:
-        return prompt
-    return replace(prompt, system=f"{prompt.system or ''}\n\n{as_text(catalog)}".strip())
 
 
 def _show(report: dict[str, Any], args: argparse.Namespace) -> int:
@@ -252,7 +258,8 @@ def _show(report: dict[str, Any], args: argparse.Namespace) -> int:
     if args.markdown:
         print(report_as_markdown(report))
     found = report["summary"]["pass_rate"]
-    log.info("pass rate %s: %s", describe_rate(found), args.output)
+    so_far = "" if report["is_complete"] else " so far, the evaluation is not complete"
+    log.info("pass rate %s%s: %s", describe_rate(found), so_far, args.output)
     if args.min_pass_rate is not None and found["rate"] < args.min_pass_rate:
         log.error("the pass rate %.1f %% is under --min-pass-rate %g", 100 * found["rate"], args.min_pass_rate)
         return FAILED

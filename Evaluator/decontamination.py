@@ -26,7 +26,8 @@ _SLOT = "\x00"
 _MASKED = re.compile(
     r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|(?<!\w)'[^']+'(?!\w)"  # quoted texts
     r"|\b[a-z]+_\d{6,}\w*"  # ids
-    r"|\S*/\S+(?:\s\S*?\.(?:md|png|jpe?g|webp))?|\S+\.(?:md|png|jpe?g|webp)\b"  # paths
+    r"|[^\s\"]*/[^\"\n]{1,60}?\.(?:md|png|jpe?g|webp)\b|\S*/\S+(?: [A-Z&\d][\w'&-]*)*"  # paths
+    r"|\S+\.(?:md|png|jpe?g|webp)\b"
     r"|(?<=[\w,;:] )(?:[A-Z][\w'&-]*)(?:\s(?:[A-Z&][\w'&-]*|\d+))*"  # names inside a sentence
     r"|\b\d[\w.:-]*\b"  # numbers, dates
 )

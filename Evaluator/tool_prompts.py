@@ -51,6 +51,17 @@ def _signature(tool: Tool) -> str:
 
 
 def _parameter(name: str, schema: Any) -> str:
-    kind = schema.get("type", "any") if isinstance(schema, Mapping) else "any"
-    choices = "|".join(map(str, schema["enum"])) if isinstance(schema, Mapping) and "enum" in schema else kind
-    return f"{name}: {choices}"
+    return f"{name}: {_kind(schema)}"
+
+
+def _kind(schema: Any) -> str:
+    """What a value is: `string`, `a|b|c`, `[string]`, `{name: string, when: string}`."""
+    if not isinstance(schema, Mapping):
+        return "any"
+    if "enum" in schema:
+        return "|".join(map(str, schema["enum"]))
+    if schema.get("type") == "array":
+        return f"[{_kind(schema.get('items'))}]"
+    if schema.get("properties"):
+        return "{" + ", ".join(_parameter(*one) for one in schema["properties"].items()) + "}"
+    return str(schema.get("type", "any"))

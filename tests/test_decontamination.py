@@ -21,6 +21,10 @@ SYNONYMS = {"create": "make", "show": "display", "delete": "remove", "add": "app
 
 
 def other_slots(text: str, rng: random.Random) -> str:
+    text = re.sub(
+        r"[^\s\"]*/[^\"\n]{1,40}?\.(?:md|png|jpg)\b", lambda _: "/".join(rng.sample(WORDS, 2)) + " plan.md", text
+    )
+    text = re.sub(r"[\w-]+/[\w-]+(?![\w/. ]*\.md)", lambda _: "/".join(rng.sample(WORDS, 2)), text)
     text = re.sub(r'"[^"]*"', lambda _: '"' + " ".join(rng.sample(WORDS, 3)) + '"', text)
     text = re.sub(r"\b([a-z]+)_\d{6,}\w*", r"\1_1799999999999_zzzzzzzzz", text)
     return re.sub(r"\b\d+\b", lambda _: str(rng.randint(2, 99)), text)
@@ -52,8 +56,10 @@ LEAKS = {
 
 @pytest.mark.parametrize("kind", LEAKS)
 def test_planted_leaks_are_caught(kind):
-    caught = Counter(bool(AVOIDED.overlap(LEAKS[kind](text, random.Random(text)))) for text in QUESTIONS)
-    assert caught.total() > 400
+    leaks = [LEAKS[kind](text, random.Random(text)) for text in QUESTIONS]
+    changed = [leak for leak, text in zip(leaks, QUESTIONS, strict=True) if leak != text or kind == "verbatim"]
+    caught = Counter(bool(AVOIDED.overlap(leak)) for leak in changed)
+    assert caught.total() >= 150
     assert caught[True] / caught.total() >= 0.95
 
 

@@ -242,6 +242,27 @@ def test_markdown_goes_to_stdout_and_nothing_else(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_new_model_that_never_answers_leaves_the_old_report_alone(tmp_path):
+    silent = scripted(tmp_path / "n.jsonl", {})
+    evaluate(tmp_path, silent, "--prompt-set", str(TOOL_PROMPTS))
+    before = (tmp_path / "report.json").read_bytes()
+    dead = ["--model", "new", "--base-url", "http://127.0.0.1:9", "--give-up-after", "0.1", "--overwrite"]
+    assert main([*dead, "--prompt-set", str(TOOL_PROMPTS), "--output", str(tmp_path / "report.json")]) == 3
+    assert (tmp_path / "report.json").read_bytes() == before
+
+
+def test_another_model_file_or_validator_is_not_taken_for_the_old_one(tmp_path, capsys, monkeypatch):
+    flags = ["--prompt-set", str(TOOL_PROMPTS)]
+    evaluate(tmp_path, scripted(tmp_path / "n.jsonl", {}), *flags)
+    other = scripted(tmp_path / "n.jsonl", {"something": "else"})
+    assert evaluate(tmp_path, other, *flags)[0] == 2
+    assert "model_file was" in capsys.readouterr().err
+    evaluate(tmp_path, other, *flags, "--overwrite")
+    monkeypatch.setattr("Evaluator.__main__.validator_fingerprint", lambda: "other")
+    assert evaluate(tmp_path, other, *flags)[0] == 2
+    assert "validator was" in capsys.readouterr().err
+
+
 def test_no_input_and_no_other_file_is_overwritten(tmp_path, capsys):
     prompts = tmp_path / "small.json"
     shutil.copy(TOOL_PROMPTS, prompts)
@@ -307,12 +328,34 @@ def test_compare_gives_what_a_hand_calculation_gives(two_reports, capsys):
     assert "Difference: **+8.5 points**" in capsys.readouterr().out
 
 
+def test_several_samples_are_compared_by_their_shares(tmp_path, capsys):
+    """Four samples a prompt: the first model fails one in four, the second three in four."""
+    reports = []
+    for name, passed in (("a", 3), ("b", 1)):
+        outcomes = [
+            {"id": str(index), "samples": [{"label": (sample + index) % 4 < passed} for sample in range(4)]}
+            for index in range(20)
+        ]
+        tools = {"x": {"rate": passed / 4, "total": 20}}
+        same = {"format": 1, "is_complete": True, "model": name, "adapter": None, "prompt_set": "p", "catalog": {}}
+        more = {"validator": {}, "cost": {}, "num_samples_per_prompt": 4, "summary": {"tools": tools}}
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({**same, **more, "prompts": outcomes}))
+        reports.append(str(path))
+    assert main(["compare", *reports, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["difference"] == pytest.approx(-0.5) and len(found["lost"]) == 20
+    assert found["p"] == pytest.approx(2 / 2**20)
+
+
 def test_reports_that_differ_in_what_they_measure_are_refused(two_reports, tmp_path, capsys):
     first, second = two_reports
     for key, value, words in (
         ("prompt_set", "x", "different prompt sets"),
         ("catalog", {"name": "x", "sha256": "y"}, "different catalogs"),
         ("validator", {"version": "0", "fingerprint": "y"}, "different validators"),
+        ("execute", False, "without --execute"),
+        ("num_samples_per_prompt", 4, "different numbers of samples"),
         ("is_complete", False, "not complete"),
         ("format", 99, "is no whole report"),
         ("prompts", [{"id": "x"}], "is no whole report"),

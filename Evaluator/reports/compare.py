@@ -1,48 +1,47 @@
 """Two reports on the same prompts: did it get better, and is the difference more than chance?"""
 
+import math
 from collections.abc import Mapping
+from statistics import stdev
 from typing import Any
 
 from Evaluator.errors import UsageError
-from Evaluator.intervals import mcnemar_p, paired_difference_interval
+from Evaluator.intervals import Z95, mcnemar_p, paired_difference_interval
 from Evaluator.reports.summary import rate
 
-_SETTINGS = ("tools_told", "num_samples_per_prompt", "temperature", "top_p", "max_tokens", "seed")
+_SETTINGS = ("tools_told", "temperature", "top_p", "max_tokens", "seed")
 """What may differ between reports and has to be told."""
 _MUST_AGREE = {
     "prompt_set": "prompt sets",
     "catalog": "catalogs",
     "validator": "validators",
+    "execute": "ways to judge, one without --execute,",
+    "num_samples_per_prompt": "numbers of samples a prompt",
 }
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The paired comparison of two complete reports, second minus first, by the first sample of each prompt.
+    """The paired comparison of two complete reports, second minus first.
 
-    Raises UsageError where they were not made with the same prompts, catalog and validator.
+    With one sample a prompt: Newcombe's interval and McNemar's exact test. With several: the mean of the prompts'
+    differences with its normal interval, and the exact sign test over the prompts. Raises UsageError where they were
+    not made with the same prompts, catalog, validator and number of samples.
     """
     for key, name in _MUST_AGREE.items():
-        if first[key] != second[key]:
-            raise UsageError(
-                f"the reports are of different {name} and cannot be compared ({first[key]}, {second[key]})"
-            )
-    before, after = _passed(first), _passed(second)
+        if first.get(key) != second.get(key):
+            raise UsageError(f"the reports are of different {name} and cannot be compared")
+    before, after = _shares(first), _shares(second)
     if before.keys() != after.keys() or not (first["is_complete"] and second["is_complete"]):
         raise UsageError("one of the reports is not complete: run its evaluation again to go on with it")
-    gained = [key for key in before if after[key] and not before[key]]
-    lost = [key for key in before if before[key] and not after[key]]
-    both = sum(before[key] and after[key] for key in before)
-    neither = len(before) - both - len(gained) - len(lost)
-    low, high = paired_difference_interval(both, len(lost), len(gained), neither)
+    gained = [key for key in before if after[key] > before[key]]
+    lost = [key for key in before if before[key] > after[key]]
     return {
         "first": _about(first),
         "second": _about(second),
         "settings": {key: [first.get(key), second.get(key)] for key in _SETTINGS if first.get(key) != second.get(key)},
         "num_prompts": len(before),
-        "pairs": {"both": both, "only_first": len(lost), "only_second": len(gained), "neither": neither},
-        "difference": round((len(gained) - len(lost)) / len(before), 4),
-        "low": round(low, 4),
-        "high": round(high, 4),
+        "num_samples_per_prompt": first["num_samples_per_prompt"],
+        **_difference(before, after, len(gained), len(lost)),
         "p": mcnemar_p(len(lost), len(gained)),
         "gained": gained,
         "lost": lost,
@@ -50,8 +49,27 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _passed(report: Mapping[str, Any]) -> dict[str, bool]:
-    return {outcome["id"]: outcome["samples"][0]["label"] for outcome in report["prompts"]}
+def _shares(report: Mapping[str, Any]) -> dict[str, float]:
+    """Prompt -> share of its samples that passed."""
+    return {
+        outcome["id"]: sum(one["label"] for one in outcome["samples"]) / len(outcome["samples"])
+        for outcome in report["prompts"]
+    }
+
+
+def _difference(before: Mapping[str, float], after: Mapping[str, float], gained: int, lost: int) -> dict[str, Any]:
+    """The mean difference with its 95 % interval, and the pairs of prompts behind it."""
+    both = sum(before[key] == after[key] == 1 for key in before)
+    neither = sum(before[key] == after[key] == 0 for key in before)
+    differences = [after[key] - before[key] for key in before]
+    mean = sum(differences) / len(differences)
+    if {*before.values(), *after.values()} <= {0, 1}:
+        low, high = paired_difference_interval(both, lost, gained, neither)
+    else:
+        half = Z95 * stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 1.0
+        low, high = max(-1.0, mean - half), min(1.0, mean + half)
+    pairs = {"both": both, "only_first": lost, "only_second": gained, "neither": neither}
+    return {"pairs": pairs, "difference": mean, "low": low, "high": high}
 
 
 def _about(report: Mapping[str, Any]) -> dict[str, Any]:

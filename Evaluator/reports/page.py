@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from Evaluator.reports.text import describe_rate, model_name
+from Evaluator.reports.text import describe_rate, model_name, test_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -48,7 +48,7 @@ def _environment() -> "Environment":
 
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(rate=describe_rate, percent=lambda value: f"{value:.1%}", heat=_heat)
-    environment.globals.update(model_name=model_name, columns_of=_columns)
+    environment.globals.update(model_name=model_name, test_name=test_name, columns_of=_columns)
     return environment
 
 

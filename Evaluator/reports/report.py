@@ -14,24 +14,28 @@ from Evaluator.execution import can_run, execute
 from Evaluator.prompt_sets import PromptSet
 from Evaluator.records import Message, Prompt
 from Evaluator.reports.summary import cost, summarize
+from Evaluator.runs.output_files import OutputFiles
 from Evaluator.tool_calls import parse_turn
 from Evaluator.vault.changes import to_dict
 
 FORMAT = 1
 LONGEST_TEXT = 4000
 """Characters of a text that a report keeps."""
-_JUDGING = ("validator.py", "grounding.py", "goals.py", "execution.py", "arguments.py", "behavior.py", "tool_calls.py")
-_JUDGING_FOLDERS = ("vault",)
+_NOT_JUDGING = {
+    "__main__.py", "console.py", "errors.py", "model_client.py", "model_flags.py", "judging_flags.py",
+    "decontamination.py", "intervals.py", "tool_prompts.py", "goal_writing.py", "rejudge.py", "rows.py",
+}  # fmt: skip
+"""Modules of the package's root that no label depends on."""
 
 
 @lru_cache(maxsize=1)
 def validator_fingerprint() -> str:
-    """A hash of the code that judges: reports are compared only where it is the same."""
+    """A hash of the code that judges and of the bundled vaults: reports are compared only where it is the same."""
     root = Path(__file__).parents[1]
-    files = [root / name for name in (*_JUDGING, "words.py", "schemas.py")]
-    files += [path for folder in _JUDGING_FOLDERS for path in sorted((root / folder).rglob("*.py"))]
+    files = [path for path in root.glob("*.py") if path.name not in _NOT_JUDGING]
+    files += [root / "runs" / "attempts.py", *(root / "vault").rglob("*.py"), *(root / "vault").rglob("*.json")]
     digest = hashlib.sha256()
-    for path in files:
+    for path in sorted(files):
         digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:16]
 
@@ -104,12 +108,15 @@ def _changes(answer: Mapping[str, Any], prompt: Prompt, catalog: Catalog) -> dic
     return changes if len(json.dumps(changes)) <= 2 * LONGEST_TEXT else {"much": f"{len(changes)} tables changed"}
 
 
-def read_rows_of(path: Path) -> list[dict[str, Any]]:
-    """The judged rows of a run; none where it has no file yet."""
-    if not path.exists():
+def rows_of_run(files: OutputFiles, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The judged rows that a run with these settings has written so far; none where the files are of another run."""
+    try:
+        if json.loads(files.run.read_bytes())["settings"] != json.loads(json.dumps(settings)):
+            return []
+        with files.samples.open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+    except (FileNotFoundError, ValueError, KeyError):
         return []
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def load_report(path: Path) -> dict[str, Any]:

@@ -37,8 +37,7 @@ def rate(outcomes: Iterable[Outcome]) -> dict[str, float]:
     """The share of prompts passed with Wilson's 95 % interval: {"rate", "low", "high", "passed", "total"}."""
     shares = [_share(outcome) for outcome in outcomes]
     low, high = wilson_interval(sum(shares), len(shares))
-    passed = round(sum(shares), 4)
-    return {"rate": _mean(shares), "low": round(low, 4), "high": round(high, 4), "passed": passed, "total": len(shares)}
+    return {"rate": _mean(shares), "low": low, "high": high, "passed": sum(shares), "total": len(shares)}
 
 
 def _share(outcome: Outcome) -> float:
@@ -46,7 +45,7 @@ def _share(outcome: Outcome) -> float:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return round(sum(values) / len(values), 4) if values else 0.0
+    return sum(values) / len(values) if values else 0.0
 
 
 def _ks(outcomes: Sequence[Outcome]) -> list[int]:
@@ -83,13 +82,17 @@ def funnel(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return steps
 
 
+def _with_tool(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome["expected_tools"]]
+
+
 def _target(outcome: Outcome) -> str:
-    return outcome["expected_tools"][0] if outcome["expected_tools"] else f"({outcome['behavior'] or 'any'})"
+    return str(outcome["expected_tools"][0])
 
 
 def _by(outcomes: Sequence[Outcome], key: Any) -> dict[str, dict[str, float]]:
     groups: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
+    for outcome in _with_tool(outcomes):
         groups.setdefault(key(outcome), []).append(outcome)
     return {name: rate(group) for name, group in groups.items()}
 
@@ -97,7 +100,7 @@ def _by(outcomes: Sequence[Outcome], key: Any) -> dict[str, dict[str, float]]:
 def tool_confusion(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
     """Asked tool -> called tool -> samples; the first call counts."""
     table: dict[str, Counter[str]] = {}
-    for outcome in outcomes:
+    for outcome in _with_tool(outcomes):
         row = table.setdefault(_target(outcome), Counter())
         row.update(_called(sample) for sample in outcome["samples"])
     return {name: dict(row.most_common()) for name, row in table.items()}

@@ -31,7 +31,7 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {right} | {' | '.join(str(row[column]) for column in columns)} |"
     yield from ("", "| manager | passed | of | rate (95 %) |", "|---|---|---|---|")
     for name, found in summary["managers"].items():
-        yield f"| {name} | {found['passed']:g} | {found['total']} | {describe_rate(found)} |"
+        yield f"| {name} | {found['passed']:.6g} | {found['total']} | {describe_rate(found)} |"
     if summary["errors"]:
         yield from ("", "| error | samples |", "|---|---|")
         for code, count in list(summary["errors"].items())[:10]:
@@ -54,7 +54,7 @@ def _comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"They differ in {name}: {first} and {second}.\n"
     yield (
         f"Difference: **{100 * found['difference']:+.1f} points** (95 % interval {100 * found['low']:+.1f} to "
-        f"{100 * found['high']:+.1f}), McNemar p = {found['p']:.4g}, {found['num_prompts']} prompts: "
+        f"{100 * found['high']:+.1f}), {test_name(found)} p = {found['p']:.4g}, {found['num_prompts']} prompts: "
         f"{pairs['both']} passed by both, {pairs['only_first']} by the first only, "
         f"{pairs['only_second']} by the second only, {pairs['neither']} by neither."
     )
@@ -67,6 +67,10 @@ def _comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
         if found[name]:
             more = f" and {len(found[name]) - LONGEST_LIST} more" if len(found[name]) > LONGEST_LIST else ""
             yield f"\n{name.title()}: {', '.join(found[name][:LONGEST_LIST])}{more}"
+
+
+def test_name(found: Mapping[str, Any]) -> str:
+    return "exact McNemar" if found["num_samples_per_prompt"] == 1 else "exact sign test over prompts,"
 
 
 def describe_rate(found: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from Evaluator import __version__
@@ -26,11 +26,20 @@ class UnusablePrompt(Exception):
 
 @dataclass(frozen=True)
 class WrittenPrompt:
-    """A prompt and how it came about; `written_by` is the model that wrote it, None where none did."""
+    """A prompt and how it came about; `written_by` is the model that wrote it, None where none did.
+
+    `told` is said in the system message as well, but is no part of the prompt: neither judged with nor written down.
+    """
 
     prompt: Prompt
     method: str
     written_by: str | None = None
+    told: str | None = None
+
+    def messages(self) -> list[Message]:
+        """What is sent."""
+        system = "\n\n".join(text for text in (self.prompt.system, self.told) if text)
+        return replace(self.prompt, system=system or None).messages()
 
 
 class PromptSource(Protocol):
@@ -109,7 +118,7 @@ class Generation:
         try:
             written = self.prompts.prompt_for(slot, attempt, rng)
             options = self.sampling.draw(rng, slot // self.prompts_in_turn)
-            completion = self.client.complete(written.prompt.messages(), options)
+            completion = self.client.complete(written.messages(), options)
         except UnusablePrompt as unusable:
             return Reject(slot, attempt, unusable.reason, str(unusable), text=unusable.text)
         except SampleFailed as failed:

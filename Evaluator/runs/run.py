@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
 from Evaluator.errors import OK, UsageError
-from Evaluator.model_flags import check_model_arguments
+from Evaluator.model_flags import SCRIPTED_PREFIX, check_model_arguments
 from Evaluator.runs.attempts import Generation, PromptSource, Sampling
 from Evaluator.runs.clients import Clients
 from Evaluator.runs.journal import Journal
@@ -28,6 +29,7 @@ from Evaluator.runs.sinks import Sink, StdoutSink
 from Evaluator.runs.workers import Workers, work_until_done
 
 log = logging.getLogger(__name__)
+_END_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,18 @@ def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
         raise UsageError("--include-results needs the calls to be run: leave --no-execute out")
     if args.output == "-" and args.overwrite:
         raise UsageError("--overwrite is for files; --output - overwrites nothing")
-    settings = {
+    return Run(plan, settings_of(plan, args, catalog), args, catalog).run()
+
+
+def settings_of(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> dict[str, Any]:
+    """All that shapes the samples of a run: a journal with other settings is not continued."""
+    model_file = args.model.removeprefix(SCRIPTED_PREFIX)
+    return {
         "source": plan.source,
         "model": args.model,
+        "model_file": file_fingerprint(Path(model_file)),
         "adapter": str(args.adapter) if args.adapter else None,
+        "adapter_file": file_fingerprint(args.adapter) if args.adapter else None,
         "catalog": catalog.sha256,
         "execute": args.execute,
         "include_results": args.include_results,
@@ -69,7 +79,20 @@ def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
         "max_tokens": args.max_tokens,
         **plan.settings,
     }
-    return Run(plan, settings, args, catalog).run()
+
+
+def file_fingerprint(path: Path) -> str | None:
+    """Size and a hash of both ends of a file, which tell one state of a model from another; None without a file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            digest = hashlib.sha256(file.read(_END_BYTES))
+            file.seek(max(0, size - _END_BYTES))
+            digest.update(file.read())
+    except OSError:
+        return None
+    return f"{size}:{digest.hexdigest()[:16]}"
 
 
 class Run:

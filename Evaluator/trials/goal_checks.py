@@ -12,7 +12,10 @@ NUM_RANDOM_CALLS = 5
 
 
 def goal_fault(prompt: Prompt, catalog: Catalog, num_random_calls: int = NUM_RANDOM_CALLS) -> str | None:
-    """What is wrong with the goal of a prompt, in words; None for a good one or where there is none."""
+    """What is wrong with the goal of a prompt, in words; None for a good one or where there is none.
+
+    Random calls of other tools than the expected ones are tried; the expected tool may be called right by luck.
+    """
     if prompt.goal is None:
         return None
     if prompt.vault is None:
@@ -26,7 +29,7 @@ def goal_fault(prompt: Prompt, catalog: Catalog, num_random_calls: int = NUM_RAN
     rng = random.Random(prompt.id)
     for _ in range(num_random_calls):
         call = random_call(catalog, prompt.vault, rng)
-        is_same = call.name in prompt.expected_tools and not catalog.tools[call.name].parameters.get("required")
-        if not is_same and not shortcomings(execute([call], prompt.vault, catalog), prompt.goal):
+        is_asked_for = call.name in prompt.expected_tools  # which may be right by luck
+        if not is_asked_for and not shortcomings(execute([call], prompt.vault, catalog), prompt.goal):
             return f"a random call of {call.name} meets its goal"
     return None
