@@ -26,7 +26,6 @@ _RELATIVE_DAY = re.compile(
 )
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _EXTENSION = re.compile(r"(?<=[^/])\.(?:md|canvas|png|jpe?g|webp|pdf|txt)$")
-_DATE_NAME = re.compile(r"\d{4}-\d{2}-\d{2}")
 _ROOTS = {"", "/", ".", "./"}
 _SHORT = 4
 """Strings of so few characters (`ts`, `*`, `5`) name nothing."""
@@ -130,7 +129,7 @@ def _is_part_known(part: str, sources: Sources) -> bool:
         return True
     if _stands_in(part, sources.folded) or _stands_in(bare, sources.folded):
         return True
-    if _DATE_NAME.fullmatch(bare) and _RELATIVE_DAY.search(sources.talk):
+    if kind_of("", bare) == "date" and _RELATIVE_DAY.search(sources.talk):
         return True
     words = re.split(r"[\s_-]+", bare)
     return len(words) > 1 and all(_stands_in(word, sources.folded) for word in words)

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from Evaluator.behavior import CALL
 from Evaluator.catalog import Catalog
 from Evaluator.records import Message, Prompt, Verdict
 from Evaluator.rows import Row
-from Evaluator.validator import validate
+from Evaluator.validator import CUT_OFF, NO_ROOM, validate
 from Evaluator.vault.loading import fixture_names, load_fixture
 from Evaluator.vault.state import Vault
 
@@ -32,6 +33,9 @@ class Judge:
         Raises CannotJudge where what the label stands on is not there.
         """
         known = self._prompt_of(row)
+        unanswered = {CUT_OFF.code, NO_ROOM.code} & set(row.metadata.get("errors") or ())
+        if unanswered:  # which the text does not show
+            raise CannotJudge(f"no whole answer came ({unanswered.pop()})")
         verdicts = [
             validate(turn, self._at_turn(known, row.messages[:index]), self.catalog, run_calls=self.run_calls)
             for index, turn in enumerate(row.messages)
@@ -54,12 +58,15 @@ class Judge:
         if self.run_calls and metadata.get("vault") and not vault:
             raise CannotJudge(f"the vault {metadata['vault']} that it was made with is not here, or has changed")
         tools = metadata.get("expected_tools") or [metadata.get("target_tool")]
+        behavior = metadata.get("expected_behavior")
         return Prompt(
             id=str(metadata.get("prompt_id")),
             question="",
             expected_tools=tuple(tool for tool in tools if isinstance(tool, str)),
             vault=vault,
             goal=_goal(metadata.get("goal")) if vault else None,
+            behavior=behavior,
+            expects_call=behavior in (None, CALL),
         )
 
     def _vault(self, fingerprint: Any) -> Vault | None:

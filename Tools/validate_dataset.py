@@ -19,7 +19,7 @@ from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.judging_flags import add_judging_arguments
 from Evaluator.model_flags import number
-from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
+from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.records import CHECKS, Verdict, to_json_line
 from Evaluator.rejudge import CannotJudge, Judge, relabelled
 from Evaluator.rows import BadLine, Row, read_rows
@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--prompt-set",
         type=Path,
         nargs="+",
-        default=[TOOL_PROMPTS, HELDOUT_PROMPTS],
+        default=EVALUATION_SETS,
         metavar="FILE.json",
         help="prompt sets that rows may come from, found by their prompt_id (default: the bundled ones)",
     )

@@ -23,6 +23,7 @@ from Evaluator.reports.summary import pass_at_k, pass_hat_k
 from Evaluator.tool_calls import render_turn
 from Evaluator.trials.random_calls import random_call
 from tests.vaults import CATALOG
+from Tools.validate_dataset import main as validate_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(
@@ -160,6 +161,25 @@ def test_behaviours_are_told_apart(tmp_path):
     _, report = evaluate(tmp_path, scripted(tmp_path / "h.jsonl", hasty), "--prompt-set", str(BEHAVIOR_PROMPTS))
     table = report["summary"]["behaviors"]
     assert table["ask"]["call"] == 36 and rate_of(report) == 0.0
+
+
+@pytest.mark.parametrize("known", [str(BEHAVIOR_PROMPTS), str(TOOL_PROMPTS)], ids=["prompt set", "metadata alone"])
+def test_rows_of_an_evaluation_are_judged_alike_again(tmp_path, capsys, known):
+    """Right texts, a hasty call, a cut-off answer: by the prompt set or by what the row says, the labels stay."""
+    prompts = load_prompt_sets([BEHAVIOR_PROMPTS]).prompts
+    texts = [one for one in prompts if one.behavior != "call"]
+    replies = [{"content": answer_of(one), "contains": one.question} for one in texts]
+    replies[3]["content"] = "Done."
+    replies[4]["finish_reason"] = "length"
+    replies[5]["content"] = render_turn([prompts[-1].expected_call]).content
+    (tmp_path / "model.jsonl").write_text("\n".join(map(json.dumps, replies)))
+    evaluate(tmp_path, f"scripted:{tmp_path / 'model.jsonl'}", "--prompt-set", str(BEHAVIOR_PROMPTS))
+    before = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    capsys.readouterr()
+    assert validate_dataset(["--relabel", str(tmp_path / "report.jsonl"), "--prompt-set", known]) == 0
+    after = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["label"] for row in after] == [row["label"] for row in before]
+    assert sum(row["label"] for row in before) >= 100
 
 
 def test_tools_are_told_in_the_prompt_or_sent_along(tmp_path, model_server):

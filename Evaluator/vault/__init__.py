@@ -1,1 +1,1 @@
-"""A throw-away Obsidian vault in memory, what each tool does to it, and goals that say what should have happened."""
+"""A throw-away Obsidian vault in memory, and what each tool does to it."""
