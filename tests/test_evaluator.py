@@ -278,7 +278,7 @@ def test_another_model_file_or_validator_is_not_taken_for_the_old_one(tmp_path, 
     assert evaluate(tmp_path, other, *flags)[0] == 2
     assert "model_file was" in capsys.readouterr().err
     evaluate(tmp_path, other, *flags, "--overwrite")
-    monkeypatch.setattr("Evaluator.__main__.validator_fingerprint", lambda: "other")
+    monkeypatch.setattr("Evaluator.measure.validator_fingerprint", lambda: "other")
     assert evaluate(tmp_path, other, *flags)[0] == 2
     assert "validator was" in capsys.readouterr().err
 

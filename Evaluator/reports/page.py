@@ -1,16 +1,30 @@
 """Reports and comparisons as one self-contained HTML file: no network, every text of a model escaped."""
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from Evaluator.errors import UsageError
 from Evaluator.reports.text import describe_rate, model_name, test_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 FOLDER = Path(__file__).parent / "pages"
+
+
+def check_page(page: Path | None, others: Sequence[Path]) -> None:
+    """Raise UsageError where the HTML page cannot be written, or would replace one of the `others`."""
+    if page is None:
+        return
+    if page.is_dir() or not page.parent.is_dir():
+        raise UsageError(f"--html {page}: there is no such folder, or it is one")
+    if page.resolve() in {one.resolve() for one in others}:
+        raise UsageError(f"--html {page} would replace another file of this command")
+    if importlib.util.find_spec("jinja2") is None:
+        raise UsageError('--html needs jinja2: pip install -e ".[report]"')
 
 
 def report_page(report: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ FORMAT = 1
 LONGEST_TEXT = 4000
 """Characters of a text that a report keeps."""
 _NOT_JUDGING = {
-    "__main__.py", "console.py", "errors.py", "model_client.py", "model_flags.py", "judging_flags.py",
+    "__main__.py", "measure.py", "console.py", "errors.py", "model_client.py", "model_flags.py", "judging_flags.py",
     "decontamination.py", "intervals.py", "tool_prompts.py", "goal_writing.py", "rejudge.py", "rows.py",
 }  # fmt: skip
 """Modules of the package's root that no label depends on."""
