@@ -38,9 +38,22 @@ def assert_complete(output, num_examples=NUM_EXAMPLES):
     return rows
 
 
-def interrupted(arguments, after_s, with_signal):
-    """Start, send a signal after a while, and give (status, seconds from signal to end, stderr)."""
+def rows_kept(output):
+    journal = output.with_suffix(".journal")
+    return journal.read_bytes().count(b'"label"') if journal.exists() else 0
+
+
+def wait_for_rows(process, output, num_rows):
+    """Wait until the run has kept so many rows, or is over: no machine is too slow for that."""
+    while rows_kept(output) < num_rows and process.poll() is None:
+        time.sleep(0.005)
+
+
+def interrupted(arguments, with_signal, after_s=0.0, after_rows=None):
+    """Start, send a signal after seconds or (output, rows), and give (status, seconds it took, stderr)."""
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    if after_rows:
+        wait_for_rows(process, *after_rows)
     time.sleep(after_s)
     process.send_signal(with_signal)
     signalled = time.monotonic()
@@ -57,7 +70,7 @@ def test_kill_9_at_20_random_moments_loses_nothing(script, tmp_path):
         for moment in range(20):
             output = tmp_path / str(moment) / "out.jsonl"
             output.parent.mkdir()
-            status, _, _ = interrupted(command(script, url, output), rng.uniform(0.1, 1.2), signal.SIGKILL)
+            status, _, _ = interrupted(command(script, url, output), signal.SIGKILL, after_s=rng.uniform(0.1, 1.2))
             killed += status == -signal.SIGKILL
             assert run(command(script, url, output)).returncode == 0
             assert_complete(output)
@@ -69,8 +82,9 @@ def test_one_run_killed_again_and_again_goes_on(tmp_path):
     output, kept, statuses = tmp_path / "out.jsonl", [0], []
     with server(0.02, 8) as url:
         while not statuses or statuses[-1]:
-            statuses.append(interrupted(command(SCRIPTS[0], url, output), 0.45, signal.SIGKILL)[0])
-            kept.append(output.with_suffix(".journal").read_bytes().count(b'"label"'))
+            until = (output, kept[-1] + 60)
+            statuses.append(interrupted(command(SCRIPTS[0], url, output), signal.SIGKILL, after_rows=until)[0])
+            kept.append(rows_kept(output))
             assert kept[-1] >= kept[-2]
             assert len(statuses) < 40
     assert len(statuses) > 3
@@ -85,7 +99,8 @@ def test_a_signal_writes_the_output_and_the_same_command_goes_on(number, status,
         for moment in range(5):
             output = tmp_path / str(moment) / "out.jsonl"
             output.parent.mkdir()
-            got, _, said = interrupted(command(SCRIPTS[0], url, output), rng.uniform(0.4, 0.9), number)
+            until = (output, rng.randrange(1, 250))
+            got, _, said = interrupted(command(SCRIPTS[0], url, output), number, after_rows=until)
             assert got == status, said
             assert "Traceback" not in said
             partial = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
@@ -99,7 +114,7 @@ def test_a_signal_writes_the_output_and_the_same_command_goes_on(number, status,
 def test_ctrl_c_does_not_wait_for_a_server_that_never_answers(tmp_path):
     with server(60.0, 8) as url:
         arguments = command(SCRIPTS[0], url, tmp_path / "out.jsonl")
-        status, took_s, _ = interrupted(arguments, 1.0, signal.SIGINT)
+        status, took_s, _ = interrupted(arguments, signal.SIGINT, after_s=1.0)
     assert status == 130
     assert took_s < 7
 
@@ -109,7 +124,7 @@ def test_a_server_that_dies_for_five_seconds_is_waited_for(tmp_path):
     output = tmp_path / "out.jsonl"
     with server(0.02, 8) as url:
         process = subprocess.Popen(command(SCRIPTS[1], url, output), stderr=subprocess.PIPE, text=True)
-        time.sleep(0.9)
+        wait_for_rows(process, output, 50)
     time.sleep(5)
     with server(0.02, 8, port=int(url.split(":")[2].split("/")[0])):
         _, said = process.communicate(timeout=60)
