@@ -10,8 +10,9 @@ from typing import Any
 
 from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.errors import FAILED, OK, ReportedError, UsageError
+from Evaluator.flag_types import number, span
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import SCRIPTED_PREFIX, add_model_arguments, is_embedded, number, span
+from Evaluator.model_flags import SCRIPTED_PREFIX, add_model_arguments, is_embedded
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, PromptSet, load_prompt_sets
 from Evaluator.records import Prompt
 from Evaluator.reports.page import check_page

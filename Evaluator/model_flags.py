@@ -3,11 +3,12 @@
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.errors import UsageError
+from Evaluator.flag_types import number
 from Evaluator.model_client import ModelClient
 
 DEFAULT_BASE_URL = "http://localhost:1234/v1"
@@ -162,34 +163,3 @@ def _patience(args: argparse.Namespace) -> Patience:
 
 def is_embedded(model: str) -> bool:
     return model == EMBEDDED or model.lower().endswith(".gguf")
-
-
-def number(kind: type, least: float, most: float = 1e9) -> Callable[[str], float]:
-    """An argparse type: a number of `kind` from `least` to `most`."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not least <= value <= most:
-            limits = f"{least:g} or more" if most >= 1e9 else f"between {least:g} and {most:g}"
-            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse names it in "invalid int value"
-    return parse
-
-
-class span:  # reads like a type in add_argument(type=...)
-    """An argparse type: a number or a range LOW-HIGH within limits -> (low, high)."""
-
-    def __init__(self, least: float, most: float) -> None:
-        self._number = number(float, least, most)
-
-    def __call__(self, text: str) -> tuple[float, float]:
-        low, _, high = text.partition("-")
-        try:
-            limits = self._number(low), self._number(high or low)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range LOW-HIGH") from None
-        if limits[0] > limits[1]:
-            raise argparse.ArgumentTypeError(f"in {text!r} the first number is the larger one")
-        return limits

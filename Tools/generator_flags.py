@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from Evaluator.model_flags import number, span
+from Evaluator.flag_types import number, span
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:

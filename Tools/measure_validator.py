@@ -20,9 +20,9 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
 from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, UsageError
+from Evaluator.flag_types import number
 from Evaluator.intervals import exact_interval
 from Evaluator.judging_flags import add_catalog_argument
-from Evaluator.model_flags import number
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Message, Prompt, ToolCall
 from Evaluator.tool_calls import parse_turn, render_turn

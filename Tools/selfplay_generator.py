@@ -16,8 +16,9 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
 
 from Evaluator.catalog import load_catalog
 from Evaluator.console import run_main
+from Evaluator.flag_types import number
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import add_model_arguments, number
+from Evaluator.model_flags import add_model_arguments
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Prompt
 from Evaluator.runs.attempts import WrittenPrompt

@@ -18,8 +18,9 @@ from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import UsageError
+from Evaluator.flag_types import number, span
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import EMBEDDED, add_model_arguments, base_url, number, span
+from Evaluator.model_flags import EMBEDDED, add_model_arguments, base_url
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.runs.clients import Clients
 from Evaluator.runs.run import Plan, run_plan

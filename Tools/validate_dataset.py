@@ -17,8 +17,8 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
 from Evaluator.catalog import load_catalog
 from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, UsageError
+from Evaluator.flag_types import number
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import number
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.records import CHECKS, Verdict, to_json_line
 from Evaluator.rejudge import CannotJudge, Judge, relabelled
