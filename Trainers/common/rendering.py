@@ -1,0 +1,137 @@
+"""Conversations as token ids, with the tokens that the model itself would have to write marked: the one way in.
+
+A model is served with its own chat template, so that is what it is trained with: the text before an answer is what
+the template makes of the turns before it, as at inference, and the answer ends with the token that ends a turn.
+Where each answer begins and ends is read off what the template renders. So it needs no copy of a template with
+generation markers, which could drift from the original or get into an exported tokenizer, and works where those
+fail: Mistral's template drops the system prompt when the last turn is the assistant's.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from Evaluator.errors import ReportedError
+from Evaluator.records import Message
+from Evaluator.tool_calls import parse_turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class CannotRender(ReportedError):
+    """The model's chat template does not take this conversation."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Token ids of one sequence, and for each whether the model is to write it: answers with their end of turn."""
+
+    input_ids: Sequence[int]
+    is_answer: Sequence[bool]
+
+    @property
+    def last_answer_start(self) -> int:
+        """The position of the first token of the last answer; everything after it belongs to it too."""
+        return max(position for position, answer in enumerate(self.is_answer) if not answer) + 1
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer's text with its end of turn, and the text that the model has before it."""
+
+    prompt: str
+    text: str
+
+
+class Renderer:
+    """Renders conversations with the chat template of `tokenizer`, which has to be a fast one."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+        self._has_native_calls = "tool_calls" in str(tokenizer.chat_template)
+        self._end_marks = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
+
+    def all_turns(self, messages: Sequence[Message]) -> list[Rendered]:
+        """Every assistant turn of a conversation: one sequence, or several where the template renders an earlier
+        turn otherwise once others follow (then each is trained as it is written). Raises CannotRender."""
+        answers = [self._answer(messages, at) for at, turn in enumerate(messages) if turn.role == "assistant"]
+        sequences: list[list[_Answer]] = []
+        for answer in answers:
+            if sequences and answer.prompt.startswith(sequences[-1][-1].prompt + sequences[-1][-1].text):
+                sequences[-1].append(answer)
+            else:
+                sequences.append([answer])
+        return [self._tokens(sequence) for sequence in sequences]
+
+    def last_turn(self, messages: Sequence[Message]) -> Rendered:
+        """The last assistant turn, with all before it as the prompt. Raises CannotRender."""
+        return self._tokens([self._answer(messages, len(messages) - 1)])
+
+    def _tokens(self, answers: Sequence[_Answer]) -> Rendered:
+        text = answers[-1].prompt + answers[-1].text
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = [(len(answer.prompt), len(answer.prompt) + len(answer.text)) for answer in answers]
+        is_answer = [
+            any(start <= first and last <= end for start, end in spans) for first, last in encoded["offset_mapping"]
+        ]
+        return Rendered(encoded["input_ids"], is_answer)
+
+    def _answer(self, messages: Sequence[Message], at: int) -> _Answer:
+        turns = [self._turn(message) for message in messages[: at + 1]]
+        prompt = self._render(turns[:-1], add_generation_prompt=True)
+        text = _after(prompt, self._render(turns))
+        if text is None:  # the template shows earlier turns otherwise, or not at all, when an answer follows
+            user = [{"role": "user", "content": "-"}]
+            text = _after(self._render(user, add_generation_prompt=True), self._render([*user, turns[-1]]))
+        if text is None:
+            raise CannotRender("the chat template does not render an answer after its generation prompt")
+        return _Answer(prompt, self._with_end(text))
+
+    def _with_end(self, text: str) -> str:
+        """The text of an answer up to the token that ends the turn, which is appended where a template has none."""
+        kept = text.rstrip()
+        if any(kept.endswith(mark) for mark in self._end_marks):
+            return kept
+        return text + str(self._tokenizer.eos_token)
+
+    def _render(self, turns: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise CannotRender(f"the chat template refuses it: {error}") from error
+
+    def _turn(self, message: Message) -> dict[str, Any]:
+        """A turn as templates take it: native calls with decoded arguments where the template renders them, else as
+        text. Calls with broken arguments stay text: they have to be learnt from, as what not to write."""
+        turn: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+        if not message.tool_calls:
+            return turn
+        parsed = parse_turn(message)
+        if self._has_native_calls and not parsed.findings:
+            calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in parsed.calls]
+            return turn | {"tool_calls": [_native(number, call) for number, call in enumerate(calls)]}
+        return turn | {"content": "\n\n".join([*filter(None, [message.content]), *map(_as_text, message.tool_calls)])}
+
+
+def _after(prompt: str, text: str) -> str | None:
+    return text[len(prompt) :] if text.startswith(prompt) else None
+
+
+def _native(number: int, call: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": f"call{number:05d}", "type": "function", "function": call}  # Mistral's template wants 9 characters
+
+
+def _as_text(call: Any) -> str:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return json.dumps(call, ensure_ascii=False)
+    arguments = function.get("arguments", "")
+    return f"tool_call: {function.get('name')}\narguments: " + (
+        arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    )

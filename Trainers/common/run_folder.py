@@ -1,0 +1,98 @@
+"""The folder of a training run: what is in it, and whether a run may begin, go on, or has nothing left to do."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from Evaluator.errors import UsageError
+
+NEED_NOT_AGREE = ("output", "save_steps", "eval_steps", "logging_steps", "report_to", "memory_gb", "model_size")
+"""Settings that do not change what is learnt."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`adapter_model.safetensors` and the other files of an adapter, `run.json`, `metrics.jsonl`, `checkpoints/`."""
+
+    path: Path
+
+    @property
+    def record_path(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def record(self) -> dict[str, Any] | None:
+        """The run record, None where there is no run yet. Raises UsageError when it cannot be read."""
+        try:
+            return json.loads(self.record_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read {self.record_path}: {error}") from error
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write run.json in one step: it is the old one or the new one, whatever dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.record_path.with_suffix(".json.tmp")
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(self.record_path)
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written to its end: the trainer's state is its last file."""
+        found = [(int(path.name.split("-")[1]), path) for path in self.checkpoints.glob("checkpoint-*")]
+        whole = [(step, path) for step, path in found if _is_json(path / "trainer_state.json")]
+        return max(whole)[1] if whole else None
+
+    def clear(self) -> None:
+        """Remove what a run has written, and nothing else."""
+        for path in (self.record_path, self.metrics_path, *self.path.glob("adapter_*")):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def is_complete(
+        self, settings: Mapping[str, Any], data: Mapping[str, str], *, resume: bool, overwrite: bool
+    ) -> bool:
+        """Whether the run with these settings and file digests is done. Otherwise it may begin, or go on.
+
+        Raises UsageError when the folder holds another run, or one that was cut short without --resume.
+        """
+        record = None if overwrite else self.record()
+        if record is None:
+            if overwrite:
+                self.clear()
+            return False
+        differing = [
+            f"{name} was {record['settings'].get(name)}, is {value}"
+            for name, value in settings.items()
+            if name not in NEED_NOT_AGREE and record["settings"].get(name) != value
+        ]
+        if sorted(record["data"]["sha256"].values()) != sorted(data.values()):
+            differing.append("the rows are others")
+        if differing:
+            raise UsageError(
+                f"{self.path} holds a run with other settings ({'; '.join(differing)}): choose another --output, or "
+                f"--overwrite"
+            )
+        if record["is_complete"]:
+            return True
+        if not resume:
+            raise UsageError(f"{self.path} holds a run that was cut short: --resume goes on with it, --overwrite not")
+        return False
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
