@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from Evaluator.backends.default_weights import cache_folder, default_weights, weights_path
 from Evaluator.errors import UsageError
+from Trainers.common.text_splits import split_named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -110,6 +111,18 @@ def _dequantise(gguf: Path, folder: Path) -> None:
             delattr(owner, name)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _restore_split(gguf, folder / "tokenizer.json")
+
+
+def _restore_split(gguf: Path, tokenizer_path: Path) -> None:
+    """Let the tokenizer cut texts as llama.cpp does with this file: numbers into digits, for one."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(gguf).fields.get("tokenizer.ggml.pre")
+    split = split_named(field.contents()) if field else None
+    if split:
+        data = json.loads(tokenizer_path.read_text(encoding="utf-8"))
+        tokenizer_path.write_text(json.dumps(data | {"pre_tokenizer": split}, ensure_ascii=False), encoding="utf-8")
 
 
 def load_tokenizer(base: BaseModel, *, local_files_only: bool = False) -> "PreTrainedTokenizerBase":

@@ -8,6 +8,7 @@ fail: Mistral's template drops the system prompt when the last turn is the assis
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,8 @@ class Renderer:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self._has_native_calls = "tool_calls" in str(tokenizer.chat_template)
-        self._end_marks = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
+        marked = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._end_mark = re.compile("|".join(re.escape(mark) for mark in {*tokenizer.all_special_tokens, *marked}))
 
     def all_turns(self, messages: Sequence[Message]) -> list[Rendered]:
         """Every assistant turn of a conversation: one sequence, or several where the template renders an earlier
@@ -90,11 +92,16 @@ class Renderer:
         return _Answer(prompt, self._with_end(text))
 
     def _with_end(self, text: str) -> str:
-        """The text of an answer up to the token that ends the turn, which is appended where a template has none."""
-        kept = text.rstrip()
-        if any(kept.endswith(mark) for mark in self._end_marks):
-            return kept
-        return text + str(self._tokenizer.eos_token)
+        """The text of an answer up to the token that ends the turn, which is appended where a template has none.
+
+        After it a template may write a line break, or one more token that ends the whole conversation.
+        """
+        end = None
+        for mark in self._end_mark.finditer(text):
+            if not self._end_mark.sub("", text[mark.start() :]).strip():
+                end = mark.end()
+                break
+        return text[:end] if end else text + str(self._tokenizer.eos_token)
 
     def _render(self, turns: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
         from jinja2.exceptions import TemplateError

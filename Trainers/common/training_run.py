@@ -233,6 +233,7 @@ def training_arguments(args: argparse.Namespace, folder: RunFolder, *, has_valid
         "report_to": args.report_to or "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
     }
 
 

@@ -1,0 +1,106 @@
+"""The model families that GGUF files are written for: what their parts are called there and how rows are ordered.
+
+llama.cpp turns pairs of neighbouring rows of the query and key matrices of architecture "llama"; transformers pairs a
+row with the one half a head away. Rows are put into llama.cpp's order on the way into a GGUF file.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from Evaluator.errors import UsageError
+from Trainers.common.base_models import BaseModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from gguf import TensorNameMap
+    from transformers import PreTrainedConfig
+
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}  # model_type -> general.architecture
+_PERMUTED = "llama"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model that decide names, shapes and the order of rows."""
+
+    architecture: str
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    hidden_size: int
+    feed_forward_size: int
+
+    def modules(self) -> dict[str, tuple[int, int]]:
+        """Each matrix that an adapter may change: name -> (rows, columns), as transformers has them."""
+        hidden, wide = self.hidden_size, self.feed_forward_size
+        query, key = self.num_heads * self.head_size, self.num_kv_heads * self.head_size
+        parts = {
+            "self_attn.q_proj": (query, hidden),
+            "self_attn.k_proj": (key, hidden),
+            "self_attn.v_proj": (key, hidden),
+            "self_attn.o_proj": (hidden, query),
+            "mlp.gate_proj": (wide, hidden),
+            "mlp.up_proj": (wide, hidden),
+            "mlp.down_proj": (hidden, wide),
+        }
+        return {f"model.layers.{i}.{part}": shape for i in range(self.num_layers) for part, shape in parts.items()}
+
+    def gguf_name(self, name: str) -> str | None:
+        """`blk.0.attn_q.weight` for `model.layers.0.self_attn.q_proj.weight`; None for what GGUF has no name for."""
+        return _names(self.architecture, self.num_layers).get_name(name, try_suffixes=(".weight", ".bias"))
+
+    def in_gguf_order(self, name: str, rows: "np.ndarray") -> "np.ndarray":
+        """The rows of a weight, a bias or a LoRA B of module `name`, in llama.cpp's order."""
+        heads = {"q_proj": self.num_heads, "k_proj": self.num_kv_heads}
+        part = name.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
+        if self.architecture != _PERMUTED or part not in heads:
+            return rows
+        halves = rows.reshape(heads[part], 2, self.head_size // 2, *rows.shape[1:])
+        return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+@cache
+def _names(architecture: str, num_layers: int) -> "TensorNameMap":
+    import gguf
+
+    kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[architecture]
+    return gguf.get_tensor_name_map(kind, num_layers)
+
+
+def load_config(base: BaseModel) -> "PreTrainedConfig":
+    """The base model's config.json. Raises UsageError when there is none or it is of a family not known here."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base.path)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"cannot read the configuration of {base.name}: {str(error).splitlines()[0]} Go online once, or name the "
+            f"base with --model-name"
+        ) from error
+    if config.model_type not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UsageError(f"{base.name} is of type {config.model_type}; models that can be exported: {known}")
+    if config.hidden_act != "silu":
+        raise UsageError(f"{base.name} uses the activation {config.hidden_act}, which llama.cpp has not for its type")
+    if getattr(config, "quantization_config", None) and base.gguf is None:
+        raise UsageError(f"{base.name} is quantised: name the 16-bit model that it was made of with --model-name")
+    return config
+
+
+def shape_of(config: "PreTrainedConfig") -> Shape:
+    return Shape(
+        architecture=ARCHITECTURES[config.model_type],
+        num_layers=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_size=head_size(config),
+        hidden_size=config.hidden_size,
+        feed_forward_size=config.intermediate_size,
+    )
+
+
+def head_size(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

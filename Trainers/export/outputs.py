@@ -1,0 +1,25 @@
+"""Files and folders that appear whole or not at all."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from Evaluator.errors import UsageError
+
+
+def refuse_existing(paths: Sequence[Path]) -> None:
+    existing = [str(path) for path in paths if path.exists()]
+    if existing:
+        raise UsageError(f"there is already {', '.join(existing)}: give --overwrite, or another --output")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write a file or folder to; it takes its name at the end, if nothing went wrong."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        made = Path(folder) / path.name
+        yield made
+        if path.is_dir():
+            path.rename(Path(folder) / f"{path.name}.old")
+        made.replace(path)

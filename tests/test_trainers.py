@@ -1,0 +1,425 @@
+"""SFT and KTO on tiny models: what is trained, that it goes on exactly, and what the commands say. Needs torch."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+for package in ("torch", "trl", "peft", "datasets", "bitsandbytes"):
+    pytest.importorskip(package, reason=f'training needs {package}: pip install torch, then -e ".[train]"')
+# ruff: noqa: E402
+
+import torch
+
+from Evaluator.errors import UsageError
+from Evaluator.records import Message
+from tests.tiny_models import CHATML, MISTRAL, tiny_model_folder, tiny_tokenizer
+from Trainers.common.kto import KTO
+from Trainers.common.rendering import CannotRender, Renderer
+from Trainers.common.sft import SFT
+from Trainers.common.training_data import read_training_data
+from Trainers.rtx3090_kto import train_kto
+from Trainers.rtx3090_sft import train_sft
+
+ROOT = Path(__file__).resolve().parents[1]
+TRL_TEMPLATES = Path(importlib.util.find_spec("trl").submodule_search_locations[0]) / "chat_templates"
+CALL = 'tool_call: vaultManager_createFolder\narguments: {"context": {"sessionId": "s"}, "path": "Gärten/東"}'
+
+
+def tokenizer_of(name):
+    """A tiny tokenizer with the chat template of a family, TRL's copies of the originals where it has them."""
+    if name == "mistral":
+        return tiny_tokenizer(MISTRAL, eos="</s>", bos="<s>")
+    if name == "chatml":
+        return tiny_tokenizer(CHATML)
+    ends = {"qwen2_5": "<|im_end|>", "llama3": "<|eot_id|>", "phi3": "<|end|>", "gemma": "<end_of_turn>"}
+    template = (TRL_TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+    return tiny_tokenizer(template, eos=ends[name])
+
+
+def turns(*contents):
+    """A system prompt (unless None), then user and assistant in turn."""
+    system, *rest = contents
+    roles = ["user", "assistant"] * len(rest)
+    messages = [Message(role, text) for role, text in zip(roles, rest, strict=False)]
+    return [Message("system", system), *messages] if system else messages
+
+
+def trained_texts(tokenizer, rendered):
+    """The decoded runs of trained tokens."""
+    texts, ids = [], []
+    for token, is_answer in [*zip(rendered.input_ids, rendered.is_answer, strict=True), (0, False)]:
+        if is_answer:
+            ids.append(token)
+        elif ids:
+            texts.append(tokenizer.decode(ids))
+            ids = []
+    return texts
+
+
+# -- rendering ----------------------------------------------------------------------------------------------------
+
+FAMILIES = ("chatml", "mistral", "qwen2_5", "llama3", "phi3", "gemma")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("system", [None, "Every call has a context."])
+def test_trained_is_each_answer_with_its_end_and_nothing_else(family, system):
+    if family == "gemma" and system:
+        pytest.skip("Gemma's template takes no system prompt")
+    tokenizer = tokenizer_of(family)
+    messages = turns(system, "Make a folder.", CALL, "Danke  schön!", "You are welcome.")
+    sequences = Renderer(tokenizer).all_turns(messages)
+    texts = [text.lstrip(" ") for sequence in sequences for text in trained_texts(tokenizer, sequence)]
+    assert texts == [CALL + tokenizer.eos_token, "You are welcome." + tokenizer.eos_token]
+    decoded = "".join(tokenizer.decode(sequence.input_ids) for sequence in sequences)
+    assert "Make a folder." in decoded and "Danke  schön!" in decoded
+    if system:
+        assert system in decoded
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_text_before_an_answer_is_what_the_model_gets_at_inference(family):
+    tokenizer = tokenizer_of(family)
+    messages = turns(None, "Make a folder.", CALL)
+    rendered = Renderer(tokenizer).last_turn(messages)
+    prompt = [{"role": "user", "content": "Make a folder."}]
+    served = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert list(rendered.input_ids[: rendered.last_answer_start]) == served
+    whole = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": CALL}], return_dict=True)
+    assert list(rendered.input_ids) == whole["input_ids"][: len(rendered.input_ids)]
+
+
+def test_mistrals_system_prompt_is_kept_though_its_template_drops_it_before_an_answer():
+    tokenizer = tokenizer_of("mistral")
+    messages = turns("Be brief.", "Make a folder.", CALL)
+    as_dicts = [message.to_dict() for message in messages]
+    assert "Be brief." not in tokenizer.apply_chat_template(as_dicts, tokenize=False)
+    rendered = Renderer(tokenizer).last_turn(messages)
+    assert tokenizer.decode(rendered.input_ids).startswith("<s>[INST] Be brief.\n\nMake a folder.[/INST]")
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"), [("chatml", "tool_call: f\narguments: {"), ("mistral", "[TOOL_CALLS]")]
+)
+def test_native_calls_are_rendered_by_the_template_or_as_text(family, expected):
+    call = {"id": "call_abc", "type": "function", "function": {"name": "f", "arguments": '{"path": "A"}'}}
+    tokenizer = tokenizer_of(family)
+    messages = [Message("user", "Do it."), Message("assistant", None, [call])]
+    (text,) = trained_texts(tokenizer, Renderer(tokenizer).last_turn(messages))
+    assert text.startswith(expected) and '"path": "A"' in text
+
+
+def test_native_calls_with_broken_arguments_stay_what_they_are():
+    call = {"id": "call_abc", "type": "function", "function": {"name": "f", "arguments": '{"path": "A'}}
+    tokenizer = tokenizer_of("mistral")
+    messages = [Message("user", "Do it."), Message("assistant", None, [call])]
+    (text,) = trained_texts(tokenizer, Renderer(tokenizer).last_turn(messages))
+    assert text.strip() == 'tool_call: f\narguments: {"path": "A</s>'
+
+
+def test_a_conversation_that_the_template_refuses_says_so():
+    messages = [Message("user", "Do it."), Message("tool", "Done"), Message("assistant", "Good.")]
+    with pytest.raises(CannotRender, match="only user and assistant"):
+        Renderer(tokenizer_of("mistral")).last_turn(messages)
+
+
+# -- rows for both trainers ---------------------------------------------------------------------------------------
+
+
+def write_rows(path, num=40, both=True):
+    """Requests with right answers, and as many with wrong ones, one prompt each."""
+    rows = []
+    for number in range(num):
+        label = not both or number % 2 == 0
+        answer = f'tool_call: f\narguments: {{"path": "N{number}"}}' if label else f"I cannot do {number}."
+        conversation = [{"role": "user", "content": f"Make N{number}."}, {"role": "assistant", "content": answer}]
+        rows.append({"conversations": conversation, "label": label})
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return str(tiny_model_folder(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def flags(parser, *more):
+    return parser.build_parser().parse_args(["--model-name", "x", "--local-file", "y", *more])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sft_and_kto_make_the_same_tokens_of_a_conversation(family, tmp_path):
+    tokenizer = tokenizer_of(family)
+    data = read_training_data([write_rows(tmp_path / "a.jsonl", both=True)])
+    sft = SFT().prepare(data, Renderer(tokenizer), flags(train_sft, "--no-packing"), 1)
+    kto = KTO().prepare(data, Renderer(tokenizer), flags(train_kto), 1)
+    of_kto = {
+        tuple(prompt + answer): [-100] * len(prompt) + answer
+        for prompt, answer, label in zip(
+            kto.train["prompt_ids"], kto.train["completion_ids"], kto.train["label"], strict=True
+        )
+        if label
+    }
+    of_sft = {tuple(i): labels for i, labels in zip(sft.train["input_ids"], sft.train["labels"], strict=True)}
+    assert len(of_sft) == 20 and len(of_kto) >= 12
+    assert all(of_sft[ids] == labels for ids, labels in of_kto.items())
+
+
+def test_the_kl_answer_is_another_prompts_in_the_same_batch(tmp_path):
+    data = read_training_data([write_rows(tmp_path / "a.jsonl")])
+    columns = KTO().prepare(data, Renderer(tokenizer_of("chatml")), flags(train_kto), 1).train
+    for start in range(0, len(columns["label"]), 4):
+        answers, others = (columns[n][start : start + 4] for n in ("completion_ids", "KL_completion_ids"))
+        assert others == [answers[-1], *answers[:-1]]
+        assert all(own != other for own, other in zip(answers, others, strict=True))
+    assert all(isinstance(label, bool) for label in columns["label"])
+
+
+def test_rows_that_are_too_long_are_left_out_whole_and_counted(tmp_path):
+    file = tmp_path / "a.jsonl"
+    long = {"conversations": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y" * 3000}]}
+    file.write_text(json.dumps(long) + "\n" + Path(write_rows(tmp_path / "b", both=False)).read_text("utf-8"), "utf-8")
+    prepared = SFT().prepare(
+        read_training_data([str(file)]), Renderer(tokenizer_of("chatml")), flags(train_sft, "--no-packing"), 1
+    )
+    assert prepared.left_out == {"longer than 2048 tokens": 1}
+    assert prepared.rows["training"] == 40
+
+
+def test_a_template_under_which_everything_would_be_trained_is_an_error(tmp_path):
+    template = "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}{% endif %}{% endfor %}"
+    data = read_training_data([write_rows(tmp_path / "a.jsonl")])
+    with pytest.raises(UsageError, match="every token counts as the assistant's"):
+        SFT().prepare(data, Renderer(tiny_tokenizer(template)), flags(train_sft, "--no-packing"), 1)
+
+
+# -- training -----------------------------------------------------------------------------------------------------
+
+
+def train(script, model, rows, output, *more):
+    """Run a trainer in this process; (status, run record, lines of metrics)."""
+    base = ["--model-name", model, "--local-file", rows, "--output", str(output), "--learning-rate", "5e-3"]
+    batches = ["--batch-size", "4", "--gradient-accumulation-steps", "2", "--device", "cpu"]
+    status = script.main([*base, *batches, *more])
+    return status, json.loads((output / "run.json").read_text("utf-8")), metrics(output)
+
+
+def metrics(output):
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def losses(output):
+    return {line["step"]: line["loss"] for line in metrics(output) if "loss" in line}
+
+
+def weights(output):
+    from safetensors.torch import load_file
+
+    return load_file(output / "adapter_model.safetensors")
+
+
+def test_sft_learns_and_leaves_an_adapter_with_its_record(tiny, tmp_path, capfd):
+    rows = write_rows(tmp_path / "a.jsonl")
+    output = tmp_path / "run"
+    status, record, lines = train(
+        train_sft, tiny, rows, output, "--num-epochs", "4", "--validation-fraction", "0.2", "--eval-steps", "2"
+    )
+    out, err = capfd.readouterr()
+    assert status == 0 and out == f"{output}\n" and "Traceback" not in err
+    assert record["is_complete"] and record["data"]["rows"] == {"training": 16, "validation": 4}
+    assert record["data"]["left_out"] == {"label false": 20} and record["versions"]["trl"]
+    assert losses(output)[8] < losses(output)[1] - 0.05
+    evaluations = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    assert len(evaluations) == 4 and evaluations[-1] < evaluations[0]
+    assert (output / "chat_template.jinja").read_text("utf-8") == CHATML
+    before = (output / "adapter_model.safetensors").stat().st_mtime_ns
+    assert train(train_sft, tiny, rows, output, "--num-epochs", "4", "--validation-fraction", "0.2")[0] == 0
+    assert (output / "adapter_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_kto_goes_on_from_the_sft_adapter_and_tells_right_from_wrong(tiny, tmp_path, capfd):
+    rows = write_rows(tmp_path / "a.jsonl")
+    assert train(train_sft, tiny, rows, tmp_path / "sft", "--max-steps", "2")[0] == 0
+    more = ("--adapter", str(tmp_path / "sft"), "--num-epochs", "6")
+    status, record, lines = train(train_kto, tiny, rows, tmp_path / "kto", *more)
+    assert status == 0
+    margins = [line["rewards/margins"] for line in lines if "rewards/margins" in line]
+    assert abs(margins[0]) < 0.01 and margins[-1] > 0.5
+    assert record["resolved"]["labels"] == {"true": 20, "false": 20}
+    assert "labels: 20 true, 20 false; weights: desirable 1.167" in capfd.readouterr().err
+    start, end = weights(tmp_path / "sft"), weights(tmp_path / "kto")
+    assert start.keys() == end.keys()
+    assert max((start[name] - end[name]).abs().max().item() for name in start) > 1e-3
+
+
+def interrupt_at(output, step):
+    """Send this process SIGINT once a run has told the metrics of a step."""
+
+    def wait():
+        while not (output / "metrics.jsonl").exists() or step not in losses(output):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@pytest.mark.parametrize("script", [train_sft, train_kto])
+def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(script, tiny, tmp_path, capfd):
+    rows = write_rows(tmp_path / "a.jsonl", num=64)
+    more = ("--max-steps", "12", "--save-steps", "100")
+    assert train(script, tiny, rows, tmp_path / "whole", *more)[0] == 0
+    output = tmp_path / "cut"
+    interrupt_at(output, 4)
+    status, record, _ = train(script, tiny, rows, output, *more)
+    assert status == 130 and not record["is_complete"]
+    assert 4 <= max(losses(output)) < 12
+    assert train(script, tiny, rows, output, *more)[0] == 2
+    assert "--resume goes on with it" in capfd.readouterr().err
+    status, record, _ = train(script, tiny, rows, output, *more, "--resume")
+    assert status == 0 and record["is_complete"]
+    whole, cut = losses(tmp_path / "whole"), losses(output)
+    assert whole.keys() == cut.keys()
+    assert all(abs(whole[step] - cut[step]) < 5e-4 for step in whole)
+    first, second = weights(tmp_path / "whole"), weights(output)
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
+@pytest.mark.parametrize("script", [train_sft, train_kto])
+def test_nf4_weights_with_lora_train_on_a_cpu_too(script, tiny, tmp_path):
+    rows = write_rows(tmp_path / "a.jsonl")
+    status, record, _ = train(
+        script, tiny, rows, tmp_path / "run", "--quantization", "nf4", "--max-steps", "6", "--gradient-checkpointing"
+    )
+    assert status == 0 and record["resolved"]["quantization"] == "nf4"
+    assert losses(tmp_path / "run")[6] < losses(tmp_path / "run")[1]
+
+
+def test_packed_rows_do_not_see_each_other(tiny, tmp_path):
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    data = read_training_data([write_rows(tmp_path / "a.jsonl", num=12, both=False)])
+    columns = SFT().prepare(data, Renderer(tokenizer), flags(train_sft, "--packing"), 1).train
+    model = AutoModelForCausalLM.from_pretrained(tiny, attn_implementation="sdpa").eval()
+    config = SFTConfig(str(tmp_path), packing=True, max_length=512, use_cpu=True, per_device_train_batch_size=1)
+    trainer = SFTTrainer(model, config, train_dataset=Dataset.from_dict(columns), processing_class=tokenizer)
+    batch = next(iter(trainer.get_train_dataloader()))
+    starts = [at for at, position in enumerate(batch["position_ids"][0].tolist()) if position == 0]
+    assert len(starts) > 3
+    with torch.no_grad():
+        packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits[0]
+        for start, end in zip(starts, [*starts[1:], None], strict=True):
+            alone = model(input_ids=batch["input_ids"][:, start:end]).logits[0]
+            assert torch.allclose(packed[start:end], alone, atol=1e-4)
+
+
+def test_a_fall_of_both_rewards_is_told_once(caplog):
+    from transformers import TrainerControl, TrainerState
+
+    from Trainers.common.callbacks import RewardWatch
+
+    watch, state = RewardWatch(), TrainerState()
+    for step in range(1, 30):
+        logs = {"rewards/chosen": 0.1 - 0.02 * step, "rewards/rejected": -0.05 * step}
+        watch.on_log(None, state, TrainerControl(), logs=logs)
+    assert caplog.text.count("rewards of both classes fall") == 1
+    healthy = RewardWatch()
+    for step in range(1, 30):
+        healthy.on_log(None, state, TrainerControl(), logs={"rewards/chosen": 0.01, "rewards/rejected": -0.05 * step})
+    assert not healthy.has_warned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["rtx3090_sft/train_sft.py", "rtx3090_kto/train_kto.py"])
+def test_two_processes_train_one_adapter(script, tiny, tmp_path):
+    rows, output = write_rows(tmp_path / "a.jsonl"), tmp_path / "run"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--main_process_port", "0", str(ROOT / "Trainers" / script), "--model-name", tiny, "--device", "cpu"]
+    command += ["--local-file", rows, "--batch-size", "2", "--gradient-accumulation-steps", "2", "--max-steps", "3"]
+    result = subprocess.run(
+        [*command, "--output", str(output)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{output}\n"
+    assert result.stderr.count("rows: ") == 1
+    assert json.loads((output / "run.json").read_text("utf-8"))["is_complete"]
+    assert len(losses(output)) == 3
+
+
+# -- the commands -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", ["rtx3090_sft/train_sft.py", "rtx3090_kto/train_kto.py"])
+def test_a_dry_run_needs_no_weights_and_no_five_seconds(script, tiny, tmp_path):
+    folder = tmp_path / "no-weights"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    rows = write_rows(tmp_path / "a.jsonl", num=400)
+    command = [sys.executable, str(ROOT / "Trainers" / script), "--local-file", rows, "--dry-run", "--model-name"]
+    started = time.monotonic()
+    result = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for said in ("for training", "tokens: ", "trained", "steps: ", "weights", "optimizer", "of 24 GB", "RTX 3090"):
+        assert said in result.stdout
+    assert time.monotonic() - started < 15  # 5 s where nothing else runs
+
+
+@pytest.mark.parametrize("size", ["135m", "0.5b", "1.5b", "3b", "7b", "13b"])
+@pytest.mark.parametrize("script", [train_sft, train_kto])
+def test_every_size_fits_a_24_gb_card_with_the_defaults(script, size, tmp_path, capfd):
+    rows = write_rows(tmp_path / "a.jsonl")
+    assert script.main(["--model-size", size, "--local-file", rows, "--dry-run"]) == 0
+    assert "not on this machine" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--model-size", "7b", "--model-name", "x"), "give a model"),
+        ((), "give a model"),
+        (("--model-size", "7b", "--adapter", "nowhere"), "there is no adapter in nowhere"),
+        (("--model-name", "./nowhere"), "there is no model folder ./nowhere"),
+        (("--model-name", "nowhere.gguf"), "cannot read"),
+        (("--model-size", "7b", "--resume", "--overwrite"), "give one of them"),
+        (("--model-size", "13b", "--dry-run", "--no-gradient-checkpointing"), "needs some"),
+    ],
+)
+def test_a_wrong_command_is_one_sentence_and_status_2(more, sentence, tmp_path, capfd):
+    rows = write_rows(tmp_path / "a.jsonl")
+    assert train_sft.main(["--local-file", rows, "--output", str(tmp_path / "run"), *more]) == 2
+    assert sentence in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_of_another_model_is_one_sentence(tiny, tmp_path, capfd):
+    rows = write_rows(tmp_path / "a.jsonl")
+    other = tiny_model_folder(tmp_path / "other", hidden_size=32)
+    assert train(train_sft, tiny, rows, tmp_path / "sft", "--max-steps", "1")[0] == 0
+    more = ("--adapter", str(tmp_path / "sft"), "--max-steps", "1", "--device", "cpu")
+    assert (
+        train_sft.main(["--model-name", str(other), "--local-file", rows, "--output", str(tmp_path / "b"), *more]) == 2
+    )
+    assert "does not fit" in capfd.readouterr().err
+
+
+def test_rows_of_one_class_are_one_sentence(tiny, tmp_path, capfd):
+    rows = write_rows(tmp_path / "a.jsonl", both=False)
+    assert train_kto.main(["--model-name", tiny, "--local-file", rows, "--output", str(tmp_path / "run")]) == 2
+    assert "no row has the label false" in capfd.readouterr().err
+
+
+def test_out_of_memory_is_a_sentence_that_says_what_to_lower():
+    from Trainers.common.training_run import _as_sentence
+
+    error = _as_sentence(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    assert "Lower --batch-size" in str(error) and "Tried to allocate 2.00 GiB" in str(error)
