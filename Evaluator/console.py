@@ -9,6 +9,11 @@ from Evaluator.errors import FAILED, INTERRUPTED, READER_WENT_AWAY, USAGE, Repor
 
 log = logging.getLogger(__name__)
 
+EXTRAS = {"xllamacpp": "embedded", "jinja2": "report"} | dict.fromkeys(
+    ("torch", "trl", "transformers", "peft", "datasets", "accelerate", "bitsandbytes", "gguf"), "train"
+)
+"""Packages that come with an extra of this project."""
+
 
 def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
     """Run `work` and return its exit status; errors become one sentence on stderr (`verbose` adds the traceback)."""
@@ -30,7 +35,9 @@ def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
         log.error("error: %s", error, exc_info=verbose)
         return error.status
     except ModuleNotFoundError as error:
-        log.error("error: the package %s is not installed: run `pip install -e .`, see README", error.name)
+        extra = EXTRAS.get(error.name or "")
+        what = f'".[{extra}]"' if extra else "."
+        log.error("error: the package %s is not installed: run `pip install -e %s`, see README", error.name, what)
         return USAGE
     except OSError as error:
         log.error("error: %s", describe_os_error(error), exc_info=verbose)

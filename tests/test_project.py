@@ -1,5 +1,6 @@
 """The promises that no single module keeps: README tells the truth, imports point one way, the start is fast."""
 
+import argparse
 import ast
 import json
 import re
@@ -12,9 +13,17 @@ import pytest
 
 from Evaluator import __main__ as evaluator
 from Tools import measure_validator, selfplay_generator, selfplay_generator_v2, validate_dataset
+from Trainers.benchmark_gpu import __main__ as benchmark_gpu
+from Trainers.export import __main__ as export
+from Trainers.rtx3090_kto import train_kto
+from Trainers.rtx3090_sft import train_sft
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+READMES = {
+    folder: (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    for folder in ("", "Trainers/rtx3090_sft", "Trainers/rtx3090_kto", "Trainers/export")
+}
+README = READMES[""]
 PARSERS = {
     "selfplay_generator.py": selfplay_generator.build_parser(),
     "selfplay_generator_v2.py": selfplay_generator_v2.build_parser(),
@@ -22,14 +31,44 @@ PARSERS = {
     "measure_validator.py": measure_validator.build_parser(),
     "Evaluator": evaluator.build_parser(),
     "Evaluator compare": evaluator.build_compare_parser(),
+    "train_sft.py": train_sft.build_parser(),
+    "train_kto.py": train_kto.build_parser(),
+    "Trainers.export": export.build_parser(),
+    "Trainers.benchmark_gpu": benchmark_gpu.build_parser(),
+}
+MODULES = {
+    "Evaluator": "Evaluator.__main__",
+    "Evaluator compare": "Evaluator.__main__",
+    "train_sft.py": "Trainers.rtx3090_sft.train_sft",
+    "train_kto.py": "Trainers.rtx3090_kto.train_kto",
+    "Trainers.export": "Trainers.export.__main__",
+    "Trainers.benchmark_gpu": "Trainers.benchmark_gpu.__main__",
+}
+README_OF = {
+    "train_sft.py": "Trainers/rtx3090_sft",
+    "train_kto.py": "Trainers/rtx3090_kto",
+    "Trainers.export": "Trainers/export",
+    "Trainers.benchmark_gpu": "Trainers/rtx3090_sft",
 }
 MAY_IMPORT = {
     "Evaluator": {"Evaluator"},
     "Tools": {"Evaluator", "Tools"},
     "Trainers": {"Evaluator", "Trainers"},
 }
+TRAINERS_KNOW = {
+    "Evaluator",
+    "Evaluator.backends.default_weights",
+    "Evaluator.console",
+    "Evaluator.errors",
+    "Evaluator.flag_types",
+    "Evaluator.records",
+    "Evaluator.rows",
+    "Evaluator.runs.signals",
+    "Evaluator.tool_calls",
+}
+"""What a row is, how a program ends, which weights the embedded engine has: no more of the Evaluator."""
 OURS = {"Evaluator", "Tools", "Trainers", "tests"}
-HEAVY = ("requests", "jsonschema", "anthropic", "xllamacpp", "tqdm", "torch", "jinja2")
+HEAVY = ("requests", "jsonschema", "anthropic", "xllamacpp", "tqdm", "torch", "transformers", "gguf", "jinja2")
 
 
 def modules():
@@ -57,6 +96,14 @@ def test_imports_point_one_way(path):
     assert {name.split(".")[0] for name in names} & OURS <= MAY_IMPORT[top]
     scripts = {module_of(script) for script in PARSERS}
     assert not names & scripts, "nothing stands on a script"
+    if top == "Trainers":
+        assert {name for name in names if name.split(".")[0] == "Evaluator"} <= TRAINERS_KNOW
+
+
+def test_sft_and_kto_do_not_know_each_other():
+    for own, other in (("sft", "kto"), ("kto", "sft")):
+        for path in (ROOT / "Trainers" / f"rtx3090_{own}" / f"train_{own}.py", ROOT / f"Trainers/common/{own}.py"):
+            assert not [name for name in imported_by(path) if f".{other}" in name or f"_{other}" in name]
 
 
 def test_records_needs_the_standard_library_only():
@@ -78,14 +125,17 @@ def test_every_flag_stands_in_readme_with_its_help(script):
         if not action.option_strings:  # a positional argument
             continue
         long_name = action.option_strings[-1] if action.option_strings[0] != "-h" else "--help"
-        assert f"`{long_name}`" in README
+        if action.help != argparse.SUPPRESS:
+            assert f"`{long_name}`" in READMES[README_OF.get(script, "")]
         assert action.help
 
 
 def readme_commands():
     """(script, flags) of each generator command in README and in the epilogs of --help."""
-    text = README + "\n" + "\n".join(parser.epilog for parser in PARSERS.values())
-    command = r"python (?:Tools/|-m )(\w+\.py|Evaluator compare|Evaluator) ?([^`\n]*?)(?:`.*| \| .*| 2?>>? .*)?$"
+    text = "\n".join([*READMES.values(), *(parser.epilog for parser in PARSERS.values())])
+    text = re.sub(r"\$\([^)]*\)", "x", text)
+    name = r"(\w+\.py|Evaluator compare|Evaluator|Trainers\.\w+)"
+    command = rf"python (?:(?:Tools|Trainers/\w+)/|-m ){name} ?([^`\n]*?)(?:`.*| \| .*| 2?>>? .*| && .*)?$"
     return [(script, flags) for script, flags in re.findall(command, text, re.MULTILINE) if flags]
 
 
@@ -93,12 +143,12 @@ def test_every_command_in_readme_parses():
     commands = list(readme_commands())
     assert len(commands) > 15
     for script, flags in commands:
-        assert PARSERS[script].parse_args(shlex.split(flags))
+        assert PARSERS[script].parse_args(shlex.split(flags, comments=True))
 
 
 def test_readme_mentions_no_flag_that_does_not_exist():
     known = {name for parser in PARSERS.values() for action in parser._actions for name in action.option_strings}
-    mentioned = set(re.findall(r"`(--[a-z-]+)", README))
+    mentioned = {flag for text in READMES.values() for flag in re.findall(r"`(--[a-z-]+)", text)}
     assert mentioned <= known
 
 
@@ -108,13 +158,13 @@ def test_the_count_of_templates_in_readme_is_right():
 
 
 def module_of(script):
-    return f"Tools.{script[:-3]}" if script.endswith(".py") else "Evaluator.__main__"
+    return MODULES.get(script) or f"Tools.{script[:-3]}"
 
 
 @pytest.mark.parametrize("script", PARSERS)
 def test_help_loads_nothing_heavy(script):
     code = (
-        f"import sys; sys.argv = ['x', *{script.split()[1:]}, '--help']; from {module_of(script)} import main\n"
+        f"import sys; sys.argv = ['x', *{script.split(' ')[1:]}, '--help']; from {module_of(script)} import main\n"
         f"try: main()\nexcept SystemExit: pass\n"
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )

@@ -152,8 +152,8 @@ def load_model(base: BaseModel, **options: Any) -> "PreTrainedModel":
 def _sentences(what: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        said = str(error).strip().splitlines()[0]
         raise UsageError(
-            f"cannot load {what}: {str(error).splitlines()[0]} Go online once, or give --model-name a folder or a "
-            f"GGUF file"
+            f"cannot load {what}: {said} Go online once, or give --model-name a folder or a GGUF file"
         ) from error

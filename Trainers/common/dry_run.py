@@ -1,6 +1,9 @@
 """What a run would take, told without loading weights, and the refusal of what cannot fit."""
 
 import argparse
+import random
+from collections.abc import Sequence
+from contextlib import suppress
 
 from Evaluator.errors import UsageError
 from Trainers.common.base_models import BaseModel, dequantised_folder, gguf_path, load_tokenizer
@@ -8,9 +11,11 @@ from Trainers.common.flags import resolve_for
 from Trainers.common.memory import CARD_FLOPS, Load, as_gb, memory_parts, step_flops
 from Trainers.common.model_sizes import ModelShape, shape_of
 from Trainers.common.prepared import EstimatingRenderer, Method, Prepared, RendersTurns, described_rows
-from Trainers.common.rendering import Renderer
-from Trainers.common.training_data import TrainingData
+from Trainers.common.rendering import CannotRender, Renderer
+from Trainers.common.training_data import Conversation, TrainingData
 
+MOST_RENDERED = 2000
+"""Rows that are tokenised for a dry run, which shall take no more than seconds."""
 CARD_GB = 24.0
 """An RTX 3090's memory, calculated for where no GPU is at hand."""
 
@@ -19,7 +24,7 @@ def dry_run(args: argparse.Namespace, method: Method, data: TrainingData) -> Non
     """Print rows, tokens, steps, memory by part and time. Raises UsageError for what cannot fit."""
     on_cpu = args.device == "cpu"
     resolve_for(args, "cpu" if on_cpu else "cuda")
-    renderer, notes = _renderer(args)
+    renderer, notes = _renderer(args, data.conversations)
     prepared = method.prepare(data, renderer, args, processes=1)
     steps = total_steps(args, prepared)
     lines = [*notes, *described_rows(data, prepared), f"steps: {prepared.steps} an epoch, {steps} in all", ""]
@@ -76,14 +81,29 @@ def _memory_lines(shape: ModelShape, load: Load, limit_gb: float) -> list[str]:
     return [*lines, f"  {'in all':24}{as_gb(sum(parts.values())):>10} of {limit_gb:g} GB"]
 
 
-def _renderer(args: argparse.Namespace) -> tuple[RendersTurns, list[str]]:
-    """The model's own renderer where its tokenizer is on this machine, else one that estimates lengths."""
+def _renderer(args: argparse.Namespace, conversations: Sequence[Conversation]) -> tuple[RendersTurns, list[str]]:
+    """The model's own renderer; one that estimates lengths where that is not on this machine, or would take long."""
     try:
-        return Renderer(load_tokenizer(_base_on_disk(args.model_name), local_files_only=True)), []
-    except UsageError:
+        exact = Renderer(load_tokenizer(_base_on_disk(args.model_name), local_files_only=True))
+    except (UsageError, ModuleNotFoundError):
         return EstimatingRenderer(), [
             f"the tokenizer of {args.model_name} is not on this machine: tokens and steps are estimated"
         ]
+    if len(conversations) <= MOST_RENDERED:
+        return exact, []
+    sample = random.Random(args.seed).sample(conversations, MOST_RENDERED // 4)
+    return EstimatingRenderer(_characters_a_token(exact, sample)), [
+        f"tokens and steps are estimated from {len(sample)} of the rows"
+    ]
+
+
+def _characters_a_token(renderer: Renderer, conversations: Sequence[Conversation]) -> float:
+    characters = tokens = 0
+    for conversation in conversations:
+        with suppress(CannotRender):
+            tokens += len(renderer.last_turn(conversation.messages).input_ids)
+            characters += sum(len(message.content or "") for message in conversation.messages)
+    return max(characters, 1) / max(tokens, 1)
 
 
 def _base_on_disk(name: str) -> BaseModel:

@@ -1,6 +1,8 @@
 """The flags of both trainers, and the values that they leave to the machine."""
 
 import argparse
+import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,11 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UsageError(f"there is no adapter in {args.adapter} (no adapter_config.json)")
     if args.resume and args.overwrite:
         raise UsageError("--resume goes on with a run, --overwrite begins anew: give one of them")
+    missing = [name for name in args.report_to if not find_spec(name)]
+    if missing:
+        raise UsageError(f"--report-to {missing[0]} needs a package that is not installed: pip install {missing[0]}")
+    if "-" in args.local_file and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("several processes cannot all read stdin: give --local-file a file")
     args.lora_rank = args.lora_rank or 32
     args.lora_alpha = args.lora_alpha or 2 * args.lora_rank
 

@@ -112,7 +112,7 @@ def shape_of(name: str) -> ModelShape | None:
         if gguf and dequantised_folder(gguf).is_dir():  # a JSON file is read faster
             path = dequantised_folder(gguf)
         if path.is_dir():
-            return _shape_from_config(json.loads((path / "config.json").read_text(encoding="utf-8")))
+            return shape_from_config(json.loads((path / "config.json").read_text(encoding="utf-8")))
         if path.is_file():
             return _shape_from_gguf(path)
     except (OSError, ValueError, KeyError, IndexError) as error:
@@ -120,7 +120,8 @@ def shape_of(name: str) -> ModelShape | None:
     return None
 
 
-def _shape_from_config(config: Mapping[str, Any]) -> ModelShape:
+def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
+    """The shape that a config.json of the Llama, Mistral or Qwen2 family gives. Raises KeyError."""
     heads = config["num_attention_heads"]
     return ModelShape(
         config["hidden_size"],

@@ -114,7 +114,10 @@ class Method(Protocol):
 
 
 class EstimatingRenderer:
-    """Renders to sequences of about the right length, for a dry run where the tokenizer is not at hand."""
+    """Renders to sequences of about the right length, for a dry run where the tokenizer is not at hand or too slow."""
+
+    def __init__(self, characters_a_token: float = CHARACTERS_A_TOKEN) -> None:
+        self._characters_a_token = characters_a_token
 
     def all_turns(self, messages: Sequence[Message]) -> list[Rendered]:
         return [self._rendered(messages, every_turn=True)]
@@ -127,5 +130,5 @@ class EstimatingRenderer:
         for message in messages:
             length = len(message.content or "") + sum(len(str(call)) for call in message.tool_calls)
             counts = message.role == "assistant" and (every_turn or message is messages[-1])
-            is_answer += [False] * 4 + [counts] * (round(length / CHARACTERS_A_TOKEN) + 1)
+            is_answer += [False] * 4 + [counts] * (round(length / self._characters_a_token) + 1)
         return Rendered([0] * len(is_answer), is_answer)

@@ -105,7 +105,7 @@ def quiet_libraries(verbose: bool) -> None:
         warnings.simplefilter("ignore", FutureWarning)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        for name in ("trl", "accelerate", "peft", "datasets", "bitsandbytes", "torch.distributed"):
+        for name in ("trl", "accelerate", "peft", "datasets", "bitsandbytes", "huggingface_hub", "torch.distributed"):
             logging.getLogger(name).setLevel(logging.ERROR)
 
 

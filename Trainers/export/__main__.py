@@ -1,7 +1,7 @@
 """Make of a trained adapter what others load: a GGUF adapter, merged safetensors, a merged GGUF, an Ollama Modelfile.
 
-python -m Trainers.export runs/sft/final --output exported
-python -m Trainers.export runs/sft/final --output exported --format lora gguf --gguf-type q8_0
+python -m Trainers.export sft-7b --output exported
+python -m Trainers.export sft-7b --output exported --format lora gguf --gguf-type q8_0
 """
 
 import argparse
@@ -16,7 +16,7 @@ from Evaluator.errors import OK
 from Trainers.common.base_models import BaseModel, find_base_model, load_tokenizer
 from Trainers.export.adapters import Adapter, base_name, read_adapter
 from Trainers.export.chat_turns import turns_of
-from Trainers.export.families import load_config, shape_of
+from Trainers.export.families import family_of, load_config
 from Trainers.export.lora_gguf import write_lora
 from Trainers.export.merging import MergedWeights, write_merged
 from Trainers.export.model_gguf import (
@@ -54,9 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Turn a LoRA adapter into files for llama.cpp, LM Studio, Ollama, vLLM and transformers. The paths "
         "written go to stdout.",
         epilog="examples:\n"
-        "  python -m Trainers.export runs/sft/final --output exported\n"
-        "  python -m Trainers.export runs/sft/final --output exported --format lora gguf --gguf-type q8_0\n"
-        "  python -m Trainers.export runs/sft/final --output exported | xargs ls -lhd",
+        "  python -m Trainers.export sft-7b --output exported\n"
+        "  python -m Trainers.export sft-7b --output exported --format lora gguf --gguf-type q8_0\n"
+        "  python -m Trainers.export sft-7b --output exported | xargs ls -lhd",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -101,7 +101,7 @@ def export(args: argparse.Namespace) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     if LORA in targets:
         with written_whole(targets[LORA]) as path:
-            write_lora(path, trained.adapter, shape_of(trained.config))
+            write_lora(path, trained.adapter, family_of(trained.config))
     if SAFETENSORS in targets:
         with written_whole(targets[SAFETENSORS]) as path, _weights(trained) as weights:
             write_merged(path, weights, trained.base, trained.tokenizer)
@@ -126,7 +126,7 @@ def _targets(args: argparse.Namespace) -> dict[str, Path]:
 def _read(args: argparse.Namespace) -> Trained:
     base = find_base_model(args.model_name or base_name(args.adapter))
     config = load_config(base)
-    adapter = read_adapter(args.adapter, shape_of(config).modules())
+    adapter = read_adapter(args.adapter, family_of(config).modules())
     tokenizer = load_tokenizer(base)
     tokenizer.chat_template = strip_training_tags(tokenizer.get_chat_template())
     return Trained(base, config, adapter, tokenizer)
@@ -137,16 +137,16 @@ def _weights(trained: Trained) -> MergedWeights:
 
 
 def _write_model(path: Path, gguf_type: str, program: str | None, trained: Trained) -> None:
-    base, shape = trained.base, shape_of(trained.config)
+    base, family = trained.base, family_of(trained.config)
     if program:
         half = path.with_name("half.gguf")
         _write_model(half, F16, None, trained)
         quantize_with_llama_cpp(program, half, path)
     elif base.gguf:
-        write_from_gguf(path, gguf_type, base, trained.adapter, shape)
+        write_from_gguf(path, gguf_type, base, trained.adapter, family)
     else:
         with _weights(trained) as weights:
-            write_from_weights(path, gguf_type, weights, _name(base), trained.config, shape, trained.tokenizer)
+            write_from_weights(path, gguf_type, weights, _name(base), trained.config, family, trained.tokenizer)
 
 
 def _name(base: BaseModel) -> str:

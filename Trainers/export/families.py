@@ -6,10 +6,11 @@ row with the one half a head away. Rows are put into llama.cpp's order on the wa
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from Evaluator.errors import UsageError
 from Trainers.common.base_models import BaseModel
+from Trainers.common.model_sizes import ModelShape, shape_from_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,46 +19,40 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}  # model_type -> general.architecture
 _PERMUTED = "llama"
+_PARTS = (
+    *(f"self_attn.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+)
+"""In the order of ModelShape.linear_layers."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The sizes of a model that decide names, shapes and the order of rows."""
+class Family:
+    """A model's sizes and its `general.architecture`: these decide names, shapes and the order of rows."""
 
     architecture: str
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_size: int
-    hidden_size: int
-    feed_forward_size: int
+    shape: ModelShape
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """Each matrix that an adapter may change: name -> (rows, columns), as transformers has them."""
-        hidden, wide = self.hidden_size, self.feed_forward_size
-        query, key = self.num_heads * self.head_size, self.num_kv_heads * self.head_size
-        parts = {
-            "self_attn.q_proj": (query, hidden),
-            "self_attn.k_proj": (key, hidden),
-            "self_attn.v_proj": (key, hidden),
-            "self_attn.o_proj": (hidden, query),
-            "mlp.gate_proj": (wide, hidden),
-            "mlp.up_proj": (wide, hidden),
-            "mlp.down_proj": (hidden, wide),
+        sizes = dict(zip(_PARTS, self.shape.linear_layers, strict=True))
+        return {
+            f"model.layers.{layer}.{part}": (outputs, inputs)
+            for layer in range(self.shape.layers)
+            for part, (inputs, outputs) in sizes.items()
         }
-        return {f"model.layers.{i}.{part}": shape for i in range(self.num_layers) for part, shape in parts.items()}
 
     def gguf_name(self, name: str) -> str | None:
         """`blk.0.attn_q.weight` for `model.layers.0.self_attn.q_proj.weight`; None for what GGUF has no name for."""
-        return _names(self.architecture, self.num_layers).get_name(name, try_suffixes=(".weight", ".bias"))
+        return _names(self.architecture, self.shape.layers).get_name(name, try_suffixes=(".weight", ".bias"))
 
     def in_gguf_order(self, name: str, rows: "np.ndarray") -> "np.ndarray":
         """The rows of a weight, a bias or a LoRA B of module `name`, in llama.cpp's order."""
-        heads = {"q_proj": self.num_heads, "k_proj": self.num_kv_heads}
+        heads = {"q_proj": self.shape.heads, "k_proj": self.shape.kv_heads}
         part = name.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
         if self.architecture != _PERMUTED or part not in heads:
             return rows
-        halves = rows.reshape(heads[part], 2, self.head_size // 2, *rows.shape[1:])
+        halves = rows.reshape(heads[part], 2, self.shape.head_dim // 2, *rows.shape[1:])
         return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
@@ -90,17 +85,5 @@ def load_config(base: BaseModel) -> "PreTrainedConfig":
     return config
 
 
-def shape_of(config: "PreTrainedConfig") -> Shape:
-    return Shape(
-        architecture=ARCHITECTURES[config.model_type],
-        num_layers=config.num_hidden_layers,
-        num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        head_size=head_size(config),
-        hidden_size=config.hidden_size,
-        feed_forward_size=config.intermediate_size,
-    )
-
-
-def head_size(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+def family_of(config: "PreTrainedConfig") -> Family:
+    return Family(ARCHITECTURES[config.model_type], shape_from_config(config.to_dict()))

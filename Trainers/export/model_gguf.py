@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from Evaluator.errors import ReportedError, UsageError
 from Trainers.common.base_models import BaseModel
 from Trainers.export.adapters import Adapter
-from Trainers.export.families import Shape, head_size
+from Trainers.export.families import Family
 from Trainers.export.gguf_files import LazyTensor, write_tensors
 from Trainers.export.merging import MergedWeights
 from Trainers.export.tokenizer_gguf import add_tokenizer, strip_training_tags
@@ -30,21 +30,21 @@ GGUF_TYPES = (F16, Q8_0, Q4_K_M)
 _NOT_COPIED = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version", "quantize.")
 
 
-def write_from_gguf(path: Path, gguf_type: str, base: BaseModel, adapter: Adapter, shape: Shape) -> None:
+def write_from_gguf(path: Path, gguf_type: str, base: BaseModel, adapter: Adapter, family: Family) -> None:
     """Merge into the GGUF file that `base` came from."""
     import gguf
 
     reader = gguf.GGUFReader(base.gguf)
     architecture = reader.get_field(gguf.Keys.General.ARCHITECTURE).contents()
-    if architecture != shape.architecture:
-        raise UsageError(f"{base.gguf} is of architecture {architecture}, expected {shape.architecture}")
-    writer = gguf.GGUFWriter(None, shape.architecture)
+    if architecture != family.architecture:
+        raise UsageError(f"{base.gguf} is of architecture {architecture}, expected {family.architecture}")
+    writer = gguf.GGUFWriter(None, family.architecture)
     _copy_metadata(reader, writer)
-    modules = {shape.gguf_name(f"{module}.weight"): module for module in adapter.pairs}
+    modules = {family.gguf_name(f"{module}.weight"): module for module in adapter.pairs}
     missing = set(modules) - {tensor.name for tensor in reader.tensors}
     if missing:
         raise UsageError(f"{base.gguf} has no tensor {min(missing)}")
-    tensors = [_merged_tensor(tensor, modules.get(tensor.name), adapter, shape) for tensor in reader.tensors]
+    tensors = [_merged_tensor(tensor, modules.get(tensor.name), adapter, family) for tensor in reader.tensors]
     _write(writer, path, tensors, gguf_type)
 
 
@@ -54,20 +54,20 @@ def write_from_weights(
     weights: MergedWeights,
     name: str,
     config: "PreTrainedConfig",
-    shape: Shape,
+    family: Family,
     tokenizer: "PreTrainedTokenizerBase",
 ) -> None:
     """Describe a model called `name` anew."""
     import gguf
 
-    writer = gguf.GGUFWriter(None, shape.architecture)
+    writer = gguf.GGUFWriter(None, family.architecture)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
-    tensors = _add_hyperparameters(writer, config, shape)
+    tensors = _add_hyperparameters(writer, config, family)
     add_tokenizer(writer, tokenizer, config.vocab_size)
     is_tied = config.tie_word_embeddings
     names = [name for name in weights.names if not (is_tied and name == "lm_head.weight")]
-    tensors += [_renamed_tensor(name, weights, shape) for name in names]
+    tensors += [_renamed_tensor(name, weights, family) for name in names]
     _write(writer, path, tensors, gguf_type)
 
 
@@ -121,45 +121,45 @@ def _copy_metadata(reader: "GGUFReader", writer: "GGUFWriter") -> None:
         writer.add_key_value(key, value, field.types[0], field.types[-1] if len(field.types) > 1 else None)
 
 
-def _merged_tensor(tensor: "ReaderTensor", module: str | None, adapter: Adapter, shape: Shape) -> LazyTensor:
+def _merged_tensor(tensor: "ReaderTensor", module: str | None, adapter: Adapter, family: Family) -> LazyTensor:
     import gguf
 
     def read() -> "np.ndarray":
         weight = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         if module:
-            weight = weight + shape.in_gguf_order(module, adapter.change(module))
+            weight = weight + family.in_gguf_order(module, adapter.change(module))
         return weight
 
     return LazyTensor(tensor.name, tuple(int(size) for size in reversed(tensor.shape)), read)
 
 
-def _renamed_tensor(name: str, weights: MergedWeights, shape: Shape) -> LazyTensor:
-    gguf_name = shape.gguf_name(name)
+def _renamed_tensor(name: str, weights: MergedWeights, family: Family) -> LazyTensor:
+    gguf_name = family.gguf_name(name)
     if gguf_name is None:
         raise UsageError(f"the base model has a weight {name}, for which GGUF has no name")
-    return LazyTensor(gguf_name, weights.shape(name), lambda: shape.in_gguf_order(name, weights.read(name).numpy()))
+    return LazyTensor(gguf_name, weights.shape(name), lambda: family.in_gguf_order(name, weights.read(name).numpy()))
 
 
-def _add_hyperparameters(writer: "GGUFWriter", config: "PreTrainedConfig", shape: Shape) -> list[LazyTensor]:
+def _add_hyperparameters(writer: "GGUFWriter", config: "PreTrainedConfig", family: Family) -> list[LazyTensor]:
     """Write them; returns the tensor that some ways to stretch positions need."""
     window = getattr(config, "sliding_window", None)
     writer.add_vocab_size(config.vocab_size)
     # llama.cpp attends to all of the text: within a sliding window that is the same
     writer.add_context_length(min(config.max_position_embeddings, window or config.max_position_embeddings))
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_block_count(shape.num_layers)
-    writer.add_feed_forward_length(shape.feed_forward_size)
-    writer.add_head_count(shape.num_heads)
-    writer.add_head_count_kv(shape.num_kv_heads)
-    writer.add_key_length(shape.head_size)
-    writer.add_value_length(shape.head_size)
+    writer.add_embedding_length(family.shape.hidden)
+    writer.add_block_count(family.shape.layers)
+    writer.add_feed_forward_length(family.shape.intermediate)
+    writer.add_head_count(family.shape.heads)
+    writer.add_head_count_kv(family.shape.kv_heads)
+    writer.add_key_length(family.shape.head_dim)
+    writer.add_value_length(family.shape.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(shape.head_size)
+    writer.add_rope_dimension_count(family.shape.head_dim)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    return _add_rope_scaling(writer, config)
+    return _add_rope_scaling(writer, config, family.shape.head_dim)
 
 
-def _add_rope_scaling(writer: "GGUFWriter", config: "PreTrainedConfig") -> list[LazyTensor]:
+def _add_rope_scaling(writer: "GGUFWriter", config: "PreTrainedConfig", head_dim: int) -> list[LazyTensor]:
     import gguf
 
     kind = config.rope_parameters.get("rope_type", "default")
@@ -170,17 +170,16 @@ def _add_rope_scaling(writer: "GGUFWriter", config: "PreTrainedConfig") -> list[
         writer.add_rope_scaling_factor(config.rope_parameters["factor"])
         return []
     if kind == "llama3":
-        factors = _llama3_factors(config)
+        factors = _llama3_factors(config, head_dim)
         return [LazyTensor("rope_freqs.weight", factors.shape, lambda: factors)]
     raise UsageError(f"positions stretched by {kind} cannot be written to GGUF: export lora or safetensors")
 
 
-def _llama3_factors(config: "PreTrainedConfig") -> "np.ndarray":
+def _llama3_factors(config: "PreTrainedConfig", head_dim: int) -> "np.ndarray":
     """What llama.cpp divides each frequency by: the plain frequency over the one that transformers computes."""
     import torch
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    size = head_size(config)
-    plain = 1.0 / config.rope_parameters["rope_theta"] ** (torch.arange(0, size, 2).float() / size)
+    plain = 1.0 / config.rope_parameters["rope_theta"] ** (torch.arange(0, head_dim, 2).float() / head_dim)
     stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     return (plain / stretched).numpy()

@@ -1,0 +1,1 @@
+"""KTO on one 24 GB card."""

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning on one 24 GB card."""

@@ -1,0 +1,1 @@
+"""Memory and speed of training on a GPU."""
