@@ -412,6 +412,14 @@ def test_an_adapter_of_another_model_is_one_sentence(tiny, tmp_path, capfd):
     assert "does not fit" in capfd.readouterr().err
 
 
+def test_overwrite_loses_nothing_until_the_new_run_can_begin(tiny, tmp_path, capfd):
+    rows, output = write_rows(tmp_path / "a.jsonl"), tmp_path / "run"
+    assert train(train_sft, tiny, rows, output, "--max-steps", "1")[0] == 0
+    assert train(train_sft, "./gone", rows, output, "--max-steps", "1", "--overwrite")[0] == 2
+    assert json.loads((output / "run.json").read_text("utf-8"))["is_complete"] and weights(output)
+    assert train(train_sft, tiny, rows, output, "--max-steps", "2", "--overwrite")[1]["steps"] == 2
+
+
 def test_rows_of_one_class_are_one_sentence(tiny, tmp_path, capfd):
     rows = write_rows(tmp_path / "a.jsonl", both=False)
     assert train_kto.main(["--model-name", tiny, "--local-file", rows, "--output", str(tmp_path / "run")]) == 2

@@ -203,6 +203,8 @@ def test_another_run_is_never_written_over(settings_, data, tmp_path):
     with pytest.raises(UsageError, match="other settings"):
         folder.is_complete(settings_, data, resume=True, overwrite=False)
     assert not folder.is_complete(settings_, data, resume=False, overwrite=True)
+    assert folder.record() is not None
+    folder.clear()
     assert folder.record() is None
 
 

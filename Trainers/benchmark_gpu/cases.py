@@ -17,7 +17,7 @@ from Trainers.common.memory import memory_parts
 from Trainers.common.model_sizes import shape_of
 from Trainers.common.prepared import Prepared
 from Trainers.common.run_folder import RunFolder
-from Trainers.common.training_run import (
+from Trainers.common.trainer_setup import (
     card_gb,
     loading_options,
     lora_config,

@@ -77,7 +77,6 @@ class KTO:
         training_arguments: dict[str, Any],
         **trainer_arguments: Any,
     ) -> "Trainer":
-        from datasets import Dataset
         from trl import KTOConfig
 
         from Trainers.common.kto_trainer import PreparedKTOTrainer
@@ -91,8 +90,7 @@ class KTO:
         )
         return PreparedKTOTrainer(
             args=config,
-            train_dataset=Dataset.from_dict(prepared.train),
-            eval_dataset=Dataset.from_dict(prepared.validation) if prepared.validation else None,
+            **prepared.datasets(),
             **trainer_arguments,
         )
 

@@ -45,6 +45,15 @@ class Prepared:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def datasets(self) -> dict[str, Any]:
+        """The columns as TRL's trainers take them."""
+        from datasets import Dataset
+
+        return {
+            "train_dataset": Dataset.from_dict(self.train),
+            "eval_dataset": Dataset.from_dict(self.validation) if self.validation else None,
+        }
+
 
 def described_rows(data: TrainingData, prepared: Prepared) -> list[str]:
     """Lines for a person: rows kept and left out, tokens, and what the method adds."""

@@ -68,8 +68,6 @@ class RunFolder:
         """
         record = None if overwrite else self.record()
         if record is None:
-            if overwrite:
-                self.clear()
             return False
         differing = [
             f"{name} was {record['settings'].get(name)}, is {value}"

@@ -54,7 +54,6 @@ class SFT:
         training_arguments: dict[str, Any],
         **trainer_arguments: Any,
     ) -> "Trainer":
-        from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
 
         config = SFTConfig(
@@ -65,8 +64,7 @@ class SFT:
         )
         return SFTTrainer(
             args=config,
-            train_dataset=Dataset.from_dict(prepared.train),
-            eval_dataset=Dataset.from_dict(prepared.validation) if prepared.validation else None,
+            **prepared.datasets(),
             **trainer_arguments,
         )
 

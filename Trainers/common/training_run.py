@@ -5,13 +5,12 @@ import logging
 import os
 import sys
 import time
-import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import Evaluator
-from Evaluator.errors import OK, ReportedError, UsageError
+from Evaluator.errors import OK, ReportedError
 from Evaluator.runs.signals import Signals
 from Trainers.common.base_models import BaseModel, find_base_model, load_model, load_tokenizer
 from Trainers.common.dry_run import check_memory, dry_run
@@ -19,11 +18,19 @@ from Trainers.common.flags import check_arguments, resolve_for, settings_of
 from Trainers.common.prepared import Method, Prepared, described_rows
 from Trainers.common.rendering import Renderer
 from Trainers.common.run_folder import RunFolder
+from Trainers.common.trainer_setup import (
+    card_gb,
+    device_of,
+    loading_options,
+    lora_config,
+    quiet_libraries,
+    training_arguments,
+    with_adapter,
+)
 from Trainers.common.training_data import TrainingData, read_training_data
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
-    from transformers import PreTrainedModel, Trainer
+    from transformers import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +78,16 @@ def _train(
             log.info("%s", line)
     check_memory(args, method.name, prepared, card_gb())
     checkpoint = folder.last_checkpoint() if args.resume else None
-    trainer, stop = _make_trainer(args, method, prepared, base, tokenizer, folder, signals)
     record = _record(settings, args, method, data, prepared, base)
-    if is_main:
-        folder.write_record(record)
-        if checkpoint:
-            log.info("going on from %s", checkpoint)
     started = time.monotonic()
     try:
+        trainer, stop = _make_trainer(args, method, prepared, base, tokenizer, folder, signals)
+        if is_main:
+            if args.overwrite:  # not before the new run is ready to begin
+                folder.clear()
+            folder.write_record(record)
+            if checkpoint:
+                log.info("going on from %s", checkpoint)
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (RuntimeError, MemoryError) as error:
         raise _as_sentence(error) from error
@@ -92,40 +101,6 @@ def _train(
         log.info("the adapter is in %s", folder.path)
         print(folder.path)
     return OK
-
-
-def quiet_libraries(verbose: bool) -> None:
-    """Keep the libraries' chatter off the terminal, except their warnings with --verbose."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    if not verbose:
-        warnings.simplefilter("ignore", FutureWarning)
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        for name in ("trl", "accelerate", "peft", "datasets", "bitsandbytes", "huggingface_hub", "torch.distributed"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def device_of(args: argparse.Namespace) -> str:
-    """Where to train: what --device says, else the GPU if there is one. Raises UsageError."""
-    import torch
-
-    has_gpu = torch.cuda.is_available()
-    if args.device == "cuda" and not has_gpu:
-        raise UsageError("--device cuda, but torch finds no GPU (is a CUDA build of torch installed?)")
-    return "cuda" if has_gpu and args.device != "cpu" else "cpu"
-
-
-def card_gb() -> float | None:
-    """Memory of this process's GPU in GB; None without one."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    return torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0"))).total_memory / 1e9
 
 
 def _make_trainer(
@@ -143,7 +118,7 @@ def _make_trainer(
 
     stop = StopOnSignal(signals)
     folder.path.mkdir(parents=True, exist_ok=True)
-    model = _with_adapter(args, load_model(base, **loading_options(args)))
+    model = with_adapter(args, load_model(base, **loading_options(args)))
     callbacks = [MetricsFile(folder.metrics_path), ProgressBar(), RewardWatch(), stop]
     trainer = method.trainer(
         args,
@@ -157,84 +132,6 @@ def _make_trainer(
     for unwanted in (ProgressCallback, PrinterCallback):  # they write to stdout
         trainer.remove_callback(unwanted)
     return trainer, stop
-
-
-def loading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What from_pretrained is told: bf16 on a GPU, float32 on a CPU, NF4 with double quantisation if asked for."""
-    import torch
-
-    dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
-    if args.device == "cuda":
-        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
-    if args.quantization == "nf4":
-        from transformers import BitsAndBytesConfig
-
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    return options
-
-
-def lora_config(args: argparse.Namespace) -> "LoraConfig":
-    """LoRA on every linear layer but the head (QLoRA, section 4: all layers are needed to match full fine-tuning)."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=args.lora_rank,
-        lora_alpha=args.lora_alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-
-
-def _with_adapter(args: argparse.Namespace, model: "PreTrainedModel") -> "PreTrainedModel":
-    if not args.adapter:
-        return model
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, str(args.adapter), is_trainable=True)
-    except (RuntimeError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UsageError(f"the adapter {args.adapter} does not fit {args.model_name}: {first}") from error
-
-
-def training_arguments(args: argparse.Namespace, folder: RunFolder, *, has_validation: bool) -> dict[str, Any]:
-    """What both of TRL's configurations are given."""
-    on_gpu = args.device == "cuda"
-    return {
-        "output_dir": str(folder.checkpoints),
-        "num_train_epochs": args.num_epochs,
-        "max_steps": args.max_steps or -1,
-        "per_device_train_batch_size": args.batch_size,
-        "per_device_eval_batch_size": args.batch_size,
-        "gradient_accumulation_steps": args.gradient_accumulation_steps,
-        "gradient_checkpointing": args.gradient_checkpointing,
-        "learning_rate": args.learning_rate,
-        "lr_scheduler_type": args.lr_scheduler,
-        "warmup_steps": args.warmup_steps,
-        "optim": "paged_adamw_8bit" if on_gpu else "adamw_torch",
-        "bf16": on_gpu,
-        "use_cpu": not on_gpu,
-        "seed": args.seed,
-        "data_seed": args.seed,
-        "logging_steps": args.logging_steps,
-        "save_strategy": "steps",
-        "save_steps": args.save_steps,
-        "save_total_limit": 2,
-        "eval_strategy": "steps" if has_validation else "no",
-        "eval_steps": args.eval_steps if has_validation else None,
-        "prediction_loss_only": True,
-        "report_to": args.report_to or "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": on_gpu,
-        "ddp_find_unused_parameters": False,
-    }
 
 
 def _save(trainer: "Trainer", tokenizer: Any, folder: RunFolder) -> None:

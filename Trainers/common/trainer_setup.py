@@ -1,0 +1,126 @@
+"""What TRL is given besides rows: the device, the weights as they are loaded, the adapter, the arguments."""
+
+import argparse
+import logging
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from Evaluator.errors import UsageError
+from Trainers.common.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel
+
+
+def quiet_libraries(verbose: bool) -> None:
+    """Keep the libraries' chatter off the terminal, except their warnings with --verbose."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    if not verbose:
+        warnings.simplefilter("ignore", FutureWarning)
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        for name in ("trl", "accelerate", "peft", "datasets", "bitsandbytes", "huggingface_hub", "torch.distributed"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def device_of(args: argparse.Namespace) -> str:
+    """Where to train: what --device says, else the GPU if there is one. Raises UsageError."""
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if args.device == "cuda" and not has_gpu:
+        raise UsageError("--device cuda, but torch finds no GPU (is a CUDA build of torch installed?)")
+    return "cuda" if has_gpu and args.device != "cpu" else "cpu"
+
+
+def card_gb() -> float | None:
+    """Memory of this process's GPU in GB; None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0"))).total_memory / 1e9
+
+
+def loading_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What from_pretrained is told: bf16 on a GPU, float32 on a CPU, NF4 with double quantisation if asked for."""
+    import torch
+
+    dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+    if args.device == "cuda":
+        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    if args.quantization == "nf4":
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return options
+
+
+def lora_config(args: argparse.Namespace) -> "LoraConfig":
+    """LoRA on every linear layer but the head (QLoRA, section 4: all layers are needed to match full fine-tuning)."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=args.lora_rank,
+        lora_alpha=args.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def with_adapter(args: argparse.Namespace, model: "PreTrainedModel") -> "PreTrainedModel":
+    if not args.adapter:
+        return model
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(args.adapter), is_trainable=True)
+    except (RuntimeError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(f"the adapter {args.adapter} does not fit {args.model_name}: {first}") from error
+
+
+def training_arguments(args: argparse.Namespace, folder: RunFolder, *, has_validation: bool) -> dict[str, Any]:
+    """What both of TRL's configurations are given."""
+    on_gpu = args.device == "cuda"
+    return {
+        "output_dir": str(folder.checkpoints),
+        "num_train_epochs": args.num_epochs,
+        "max_steps": args.max_steps or -1,
+        "per_device_train_batch_size": args.batch_size,
+        "per_device_eval_batch_size": args.batch_size,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+        "gradient_checkpointing": args.gradient_checkpointing,
+        "learning_rate": args.learning_rate,
+        "lr_scheduler_type": args.lr_scheduler,
+        "warmup_steps": args.warmup_steps,
+        "optim": "paged_adamw_8bit" if on_gpu else "adamw_torch",
+        "bf16": on_gpu,
+        "use_cpu": not on_gpu,
+        "seed": args.seed,
+        "data_seed": args.seed,
+        "logging_steps": args.logging_steps,
+        "save_strategy": "steps",
+        "save_steps": args.save_steps,
+        "save_total_limit": 2,
+        "eval_strategy": "steps" if has_validation else "no",
+        "eval_steps": args.eval_steps if has_validation else None,
+        "prediction_loss_only": True,
+        "report_to": args.report_to or "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
+    }
