@@ -26,19 +26,19 @@ TEXT = [
 ]
 
 
-def tiny_tokenizer(template=CHATML, eos="<|im_end|>", bos="<|im_start|>", more=()):
+def tiny_tokenizer(template=CHATML, eos="<|im_end|>", bos="<|im_start|>", corpus=()):
     """A byte-level BPE tokenizer, trained on three sentences: it takes any text apart and puts it together again."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = list(dict.fromkeys(["<|endoftext|>", bos, eos, "[INST]", "[/INST]", "[TOOL_CALLS]", *more]))
+    special = list(dict.fromkeys(["<|endoftext|>", bos, eos, "[INST]", "[/INST]", "[TOOL_CALLS]"]))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    tokenizer.train_from_iterator(TEXT, trainer)
+    tokenizer.train_from_iterator([*TEXT, *corpus], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=bos,

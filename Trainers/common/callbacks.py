@@ -31,8 +31,10 @@ class MetricsFile(TrainerCallback):
         if not state.is_world_process_zero:
             return
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        kept = [line for line in lines if _step_of(line) <= state.global_step]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.replace(self._path)
 
     def on_log(
         self,
@@ -46,6 +48,14 @@ class MetricsFile(TrainerCallback):
             line = {"step": state.global_step, "elapsed_s": round(time.monotonic() - self._started, 2), **logs}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics; a line that was cut off by the end of the program has none, as if never made."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 class ProgressBar(TrainerCallback):

@@ -1,6 +1,7 @@
 """What a run would take, told without loading weights, and the refusal of what cannot fit."""
 
 import argparse
+import math
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -42,7 +43,7 @@ def dry_run(args: argparse.Namespace, method: Method, data: TrainingData) -> Non
 
 def total_steps(args: argparse.Namespace, prepared: Prepared) -> int:
     """Optimizer steps of the whole run."""
-    return args.max_steps or max(1, round(prepared.steps * args.num_epochs))
+    return args.max_steps or math.ceil(prepared.steps * args.num_epochs)
 
 
 def load_of(args: argparse.Namespace, method: str, prepared: Prepared) -> Load:
@@ -55,6 +56,7 @@ def load_of(args: argparse.Namespace, method: str, prepared: Prepared) -> Load:
         checkpointing=args.gradient_checkpointing,
         is_kto=method == "kto",
         has_reference_adapter=method == "kto" and args.adapter is not None,
+        is_packed=getattr(args, "packing", False),
         on_cpu=args.device == "cpu",
     )
 

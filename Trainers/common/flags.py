@@ -1,15 +1,17 @@
 """The flags of both trainers, and the values that they leave to the machine."""
 
 import argparse
-import os
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
+from Trainers.common.launch import num_processes
 from Trainers.common.model_sizes import MODEL_SIZES
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PASSING = ("resume", "overwrite", "dry_run", "verbose")
 """Flags that are about one start of the program, not about what is trained."""
 
@@ -43,8 +45,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory-gb",
         type=number(float, 0.1),
         metavar="GB",
-        help="memory that may be used; what cannot fit is refused before loading (default: the GPU's, 24 where "
-        "there is none)",
+        help="memory that may be used; what cannot fit is refused before loading (default: the GPU's; 24 in a dry "
+        "run; no limit on a CPU)",
     )
 
 
@@ -82,7 +84,9 @@ def add_training_arguments(
     """Add the group "training" with a method's defaults, and return it for what the method adds."""
     group = parser.add_argument_group("training")
     group.add_argument("--num-epochs", type=number(float, 0.01), default=1.0, help="passes over the rows (default: 1)")
-    group.add_argument("--max-steps", type=number(int, 1), metavar="N", help="end after N optimizer steps")
+    group.add_argument(
+        "--max-steps", type=number(int, 1), metavar="N", help="end after N optimizer steps, whatever --num-epochs says"
+    )
     group.add_argument(
         "--learning-rate",
         type=number(float, 0, 1),
@@ -177,15 +181,21 @@ def check_arguments(args: argparse.Namespace) -> None:
     args.model_name = args.model_name or MODEL_SIZES[args.model_size].name
     if args.adapter and (args.lora_rank or args.lora_alpha):
         raise UsageError("--lora-rank and --lora-alpha are for a fresh adapter; --adapter has its own")
-    if args.adapter and not (args.adapter / "adapter_config.json").is_file():
-        raise UsageError(f"there is no adapter in {args.adapter} (no adapter_config.json)")
+    for name in ("adapter_config.json", ADAPTER_WEIGHTS) if args.adapter else ():
+        if not (args.adapter / name).is_file():
+            raise UsageError(f"there is no adapter in {args.adapter} (no {name})")
+    if args.adapter and args.adapter.resolve() == args.output.resolve():
+        raise UsageError("--output is the folder of --adapter, which would be written over: choose another one")
     if args.resume and args.overwrite:
         raise UsageError("--resume goes on with a run, --overwrite begins anew: give one of them")
     missing = [name for name in args.report_to if not find_spec(name)]
     if missing:
         raise UsageError(f"--report-to {missing[0]} needs a package that is not installed: pip install {missing[0]}")
-    if "-" in args.local_file and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if "-" in args.local_file and num_processes() > 1:
         raise UsageError("several processes cannot all read stdin: give --local-file a file")
+    if args.adapter:
+        config = json.loads((args.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        args.lora_rank, args.lora_alpha = config.get("r", 32), config.get("lora_alpha", 64)
     args.lora_rank = args.lora_rank or 32
     args.lora_alpha = args.lora_alpha or 2 * args.lora_rank
 
@@ -200,8 +210,9 @@ def resolve_for(args: argparse.Namespace, device: str) -> None:
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What a run is made with, as JSON values: all flags but those about one start of the program."""
-    return {name: _plain(value) for name, value in vars(args).items() if name not in PASSING}
+    """What a run is made with, as JSON values: all flags but those about one start, and the number of processes."""
+    flags = {name: _plain(value) for name, value in vars(args).items() if name not in PASSING}
+    return flags | {"processes": num_processes()}
 
 
 def _plain(value: Any) -> Any:

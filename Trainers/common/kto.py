@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from Evaluator.errors import UsageError
-from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order, kto_weights
+from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order, kto_weights, without_crowds
 from Trainers.common.prepared import Columns, Prepared, RendersTurns, rendered_rows
 from Trainers.common.rendering import Rendered
 from Trainers.common.training_data import Conversation, TrainingData, split_by_prompt
@@ -34,19 +33,21 @@ class KTO:
             return [renderer.last_turn(messages)]
 
         rows = rendered_rows(training, render, args.max_length, left_out)
-        labels = Counter(bool(conversation.label) for conversation, _ in rows)
-        weights = self._weights(args, labels)
+        kto_weights(*_labels(rows).values())  # refuses rows of one class
         sizes = BatchSizes(args.batch_size, args.gradient_accumulation_steps * processes)
-        ordered = _in_order(rows, sizes, args.seed)
-        if len(ordered) < len(rows):
-            left_out["do not fill a step"] += len(rows) - len(ordered)
+        rows_a_step = sizes.rows_a_step
+        ordered = _in_order(rows, sizes, args.seed, left_out, "do not fill a step")
+        labels = _labels(ordered)
+        weights = self._weights(args, labels)
         held_out = rendered_rows(validation, render, args.max_length, left_out)
-        held_out = _whole_batches(held_out, BatchSizes(args.batch_size, processes), args.seed)
+        if held_out:
+            sizes = BatchSizes(args.batch_size, processes)
+            held_out = _in_order(held_out, sizes, args.seed, left_out, "do not fill a validation batch", both=False)
         balance = weights[0] * labels[True] / (weights[1] * labels[False])
         return Prepared(
             _columns(ordered, args.batch_size),
             _columns(held_out, args.batch_size) if held_out else None,
-            steps=len(ordered) // sizes.rows_a_step,
+            steps=len(ordered) // rows_a_step,
             rows=Counter({"training": len(ordered), "validation": len(held_out)}),
             left_out=left_out,
             tokens=sum(len(sequence.input_ids) for _, sequence in ordered),
@@ -95,17 +96,25 @@ class KTO:
         )
 
 
-def _in_order(rows: Sequence[LabelledRow], sizes: BatchSizes, seed: int) -> list[LabelledRow]:
+def _labels(rows: Sequence[LabelledRow]) -> dict[bool, int]:
+    return {label: sum(conversation.label is label for conversation, _ in rows) for label in (True, False)}
+
+
+def _in_order(
+    rows: Sequence[LabelledRow],
+    sizes: BatchSizes,
+    seed: int,
+    left_out: Counter[str],
+    why: str,
+    *,
+    both: bool = True,
+) -> list[LabelledRow]:
+    """Rows in the order of kto_batches; those that it leaves out are counted."""
     orderable = [Orderable(c.prompt_key, bool(c.label), len(sequence.input_ids)) for c, sequence in rows]
-    return [rows[position] for position in kto_order(orderable, sizes, seed)]
-
-
-def _whole_batches(rows: Sequence[LabelledRow], sizes: BatchSizes, seed: int) -> list[LabelledRow]:
-    """Held-out rows in batches like those of training; none where they do not fill such batches."""
-    try:
-        return _in_order(rows, sizes, seed)
-    except UsageError:
-        return []
+    spread = without_crowds(orderable, sizes, seed)
+    ordered = kto_order([orderable[at] for at in spread], sizes, seed, both_labels=both)
+    left_out += Counter({"too many answers to one prompt": len(rows) - len(spread), why: len(spread) - len(ordered)})
+    return [rows[spread[position]] for position in ordered]
 
 
 def _answer_tokens(sequence: Rendered) -> int:

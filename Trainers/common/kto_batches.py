@@ -36,16 +36,33 @@ class Orderable:
     length: int
 
 
-def kto_order(rows: Sequence[Orderable], sizes: BatchSizes, seed: int) -> list[int]:
-    """Positions of `rows` in the order of training: whole steps, each with both classes, batches of like lengths
-    without two rows of one prompt. What does not fill a step, or has too many answers to one prompt, is left out.
+def without_crowds(rows: Sequence[Orderable], sizes: BatchSizes, seed: int) -> list[int]:
+    """Positions of `rows` without those answers that a prompt has too many of to be spread over all batches."""
+    kept = list(range(len(rows)))
+    random.Random(f"{seed}:crowds").shuffle(kept)
+    while True:
+        most = len(kept) // sizes.rows_a_step * sizes.batches_a_step  # one in each batch
+        seen: Counter[str] = Counter()
+        fitting = []
+        for position in kept:
+            seen[rows[position].prompt] += 1
+            if seen[rows[position].prompt] <= max(most, 1):
+                fitting.append(position)
+        if len(fitting) == len(kept):
+            return sorted(kept)
+        kept = fitting
+
+
+def kto_order(rows: Sequence[Orderable], sizes: BatchSizes, seed: int, *, both_labels: bool = True) -> list[int]:
+    """Positions of `rows` in the order of training: whole steps, each with both classes (unless not `both_labels`),
+    batches of like lengths without two rows of one prompt. What does not fill a step is left out.
 
     Raises UsageError when the rarer class has fewer rows than there are steps, or nothing fills a step.
     """
     rng = random.Random(f"{seed}:kto")
     shuffled = list(range(len(rows)))
     rng.shuffle(shuffled)
-    steps = _whole_steps(rows, shuffled, sizes)
+    steps = _whole_steps(rows, shuffled, sizes, both_labels)
     _spread_prompts(rows, steps, sizes, rng)
     ordered = [_without_repeats(rows, step, sizes) for step in steps]
     kept = [step for step in ordered if step is not None]
@@ -58,13 +75,17 @@ def kto_order(rows: Sequence[Orderable], sizes: BatchSizes, seed: int) -> list[i
     return [position for step in kept for position in step]
 
 
-def _whole_steps(rows: Sequence[Orderable], shuffled: Sequence[int], sizes: BatchSizes) -> list[list[int]]:
+def _whole_steps(
+    rows: Sequence[Orderable], shuffled: Sequence[int], sizes: BatchSizes, both_labels: bool
+) -> list[list[int]]:
     """Rows dealt to steps: each class sorted by length and cut into as many even parts as there are steps."""
     num_steps = len(rows) // sizes.rows_a_step
-    kept = shuffled[: num_steps * sizes.rows_a_step]
-    classes = [[at for at in kept if rows[at].label is label] for label in (True, False)]
+    classes = [[at for at in shuffled if rows[at].label is label] for label in (True, False)]
     rarer, commoner = sorted(classes, key=len)
-    if len(rarer) < num_steps:
+    left_over = len(rows) - num_steps * sizes.rows_a_step
+    from_rarer = left_over * len(rarer) // max(len(rows), 1)
+    rarer, commoner = rarer[from_rarer:], commoner[left_over - from_rarer :]
+    if both_labels and len(rarer) < num_steps:
         fits = len(rows) // (max(len(rarer), 1) * sizes.rows) + 1
         raise UsageError(
             f"{num_steps} steps of {sizes.rows_a_step} rows cannot each have both labels: there are {len(rarer)} rows "

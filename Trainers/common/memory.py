@@ -12,7 +12,10 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """Bytes of a parameter: 4 bits, an 8-bit scale for 64 of them, a 32-bit one for 256 scales."""
 HEAD_TOKENS = 4096
 HEAD_VOCABULARY = 32768
-"""TRL's loss projects hidden states to logits in tiles of at most this size, not (batch, length, vocabulary)."""
+"""TRL's loss projects hidden states to logits in tiles of this size, not (batch, length, vocabulary), with a float32
+gradient of the hidden states beside; on a CPU with some eight float32 copies of a tile (measured: 4.4 GB, tile 0.5)."""
+MASK_BYTES = 3
+"""Of each pair of tokens in a row: whether one sees the other, and the same in the type of the queries."""
 FIXED_BYTES = 1.0e9
 """CUDA's context, cuBLAS workspaces, and what the allocator cannot use."""
 CARD_FLOPS = 71e12 * 0.35
@@ -21,7 +24,8 @@ CARD_FLOPS = 71e12 * 0.35
 
 @dataclass(frozen=True)
 class Load:
-    """What a step has to hold: sequences of `length` tokens in a per-device batch of `rows`, on a card or a CPU."""
+    """What a step has to hold: sequences of `length` tokens in a per-device batch of `rows`, which packing makes
+    into one row, on a card or a CPU."""
 
     rows: int
     length: int
@@ -30,6 +34,7 @@ class Load:
     checkpointing: bool
     is_kto: bool
     has_reference_adapter: bool = False
+    is_packed: bool = False
     on_cpu: bool = False
 
     @property
@@ -40,15 +45,16 @@ class Load:
 def memory_parts(shape: ModelShape, load: Load) -> dict[str, float]:
     """Bytes by part, for one process. The sum is the estimate of the peak."""
     size, lora = load.value_bytes, shape.lora_parameters(load.lora_rank)
-    lora_bytes = 2 if load.is_nf4 and not load.on_cpu else 4  # TRL keeps the adapter of a 4-bit model in bf16
     state_bytes = 8 if load.on_cpu else 2 + 8 / 256  # AdamW's two moments: float32, or 8 bits with a scale for 256
     tokens = load.rows * load.length
     return {
         "weights": shape.linear_parameters * (NF4_BYTES if load.is_nf4 else size) + shape.other_parameters * size,
-        "LoRA and its gradients": lora * lora_bytes * (3 if load.has_reference_adapter else 2),
+        "LoRA and its gradients": lora * 4 * (3 if load.has_reference_adapter else 2),
         "optimizer": lora * state_bytes,
         "activations": tokens * _activation_bytes(shape, load),
-        "logits": min(tokens, HEAD_TOKENS) * min(shape.vocab, HEAD_VOCABULARY) * 4 + tokens * shape.hidden * size,
+        "attention mask": MASK_BYTES * (tokens**2 if load.is_packed else tokens * load.length),
+        "logits": min(tokens, HEAD_TOKENS) * HEAD_VOCABULARY * (32 if load.on_cpu else 2) + tokens * shape.hidden * 4,
+        "a layer dequantised": max(i * o for i, o in shape.linear_layers) * size if load.is_nf4 else 0,
         "fixed": FIXED_BYTES,
     }
 

@@ -100,7 +100,7 @@ MODEL_SIZES = {
 
 
 def shape_of(name: str) -> ModelShape | None:
-    """The shape of a model of the table, a local folder or a GGUF file; None for what is only on the hub."""
+    """The shape of a model of the table, a folder, a GGUF file or the hub's cache; None for what is not here."""
     for sized in MODEL_SIZES.values():
         if sized.name == name:
             return sized.shape
@@ -115,9 +115,20 @@ def shape_of(name: str) -> ModelShape | None:
             return shape_from_config(json.loads((path / "config.json").read_text(encoding="utf-8")))
         if path.is_file():
             return _shape_from_gguf(path)
+        config = _cached_config(name)
+        return shape_from_config(json.loads(config.read_text(encoding="utf-8"))) if config else None
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise UsageError(f"{name} does not tell the shape of its model: {type(error).__name__} {error}") from error
-    return None
+
+
+def _cached_config(name: str) -> Path | None:
+    """The config.json of a model on the hub, if it was fetched before."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ModuleNotFoundError:
+        return None
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found) if isinstance(found, str) else None
 
 
 def shape_from_config(config: Mapping[str, Any]) -> ModelShape:

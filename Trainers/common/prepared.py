@@ -31,8 +31,8 @@ class RendersTurns(Protocol):
 
 @dataclass
 class Prepared:
-    """Columns for training and validation, `steps` optimizer steps an epoch (`is_exact`: counted, not estimated),
-    `longest` the tokens of the longest sequence, `notes` what a person should know."""
+    """Columns for training and validation, `steps` optimizer steps an epoch, `longest` the tokens of the
+    longest sequence, `notes` what a person should know."""
 
     train: Columns
     validation: Columns | None

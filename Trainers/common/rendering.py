@@ -74,11 +74,26 @@ class Renderer:
     def _tokens(self, answers: Sequence[_Answer]) -> Rendered:
         text = answers[-1].prompt + answers[-1].text
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        starts = [len(answer.prompt) for answer in answers]
+        if any(first < start < last for first, last in offsets for start in starts):
+            return self._tokens_apart(answers)
         spans = [(len(answer.prompt), len(answer.prompt) + len(answer.text)) for answer in answers]
-        is_answer = [
-            any(start <= first and last <= end for start, end in spans) for first, last in encoded["offset_mapping"]
-        ]
-        return Rendered(encoded["input_ids"], is_answer)
+        is_answer = [any(start <= first and last <= end for start, end in spans) for first, last in offsets]
+        return Rendered(ids, is_answer)
+
+    def _tokens_apart(self, answers: Sequence[_Answer]) -> Rendered:
+        """Where a token would reach from a prompt into an answer: at inference none does, so each has its own."""
+        ids: list[int] = []
+        is_answer: list[bool] = []
+        before = ""
+        for answer in answers:
+            for text, counts in ((answer.prompt[len(before) :], False), (answer.text, True)):
+                tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+                ids += tokens
+                is_answer += [counts] * len(tokens)
+            before = answer.prompt + answer.text
+        return Rendered(ids, is_answer)
 
     def _answer(self, messages: Sequence[Message], at: int) -> _Answer:
         turns = [self._turn(message) for message in messages[: at + 1]]

@@ -68,6 +68,8 @@ class RunFolder:
         """
         record = None if overwrite else self.record()
         if record is None:
+            if not overwrite and (self.path / "adapter_config.json").exists():
+                raise UsageError(f"{self.path} holds an adapter of unknown origin: choose another --output")
             return False
         differing = [
             f"{name} was {record['settings'].get(name)}, is {value}"

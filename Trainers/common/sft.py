@@ -13,6 +13,7 @@ from Trainers.common.training_data import Conversation, TrainingData, split_by_p
 if TYPE_CHECKING:
     from transformers import Trainer
 
+PACKED_AT_ONCE = 1000
 IGNORED = -100
 """The label of a token without loss, PyTorch's default for cross entropy."""
 
@@ -70,10 +71,13 @@ class SFT:
 
 
 def num_packed(lengths: Sequence[int], size: int) -> int:
-    """Sequences of `size` tokens that rows of these lengths fill, packed best fit, longest first, as TRL does.
+    """Sequences of `size` tokens that rows of these lengths fill, packed best fit, longest first, PACKED_AT_ONCE rows
+    at a time as TRL does (which shuffles them first, so its count may differ a little)."""
+    return sum(_num_packed(lengths[at : at + PACKED_AT_ONCE], size) for at in range(0, len(lengths), PACKED_AT_ONCE))
 
-    Rooms are kept by how many tokens they have left, so the time is lengths times rooms of different sizes at most.
-    """
+
+def _num_packed(lengths: Sequence[int], size: int) -> int:
+    """Rooms are kept by how many tokens they have left: the time is lengths times different rooms at most."""
     room: Counter[int] = Counter()
     packed = 0
     for length in sorted(lengths, reverse=True):

@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import UsageError
+from Trainers.common.launch import local_rank, num_processes
 from Trainers.common.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -36,7 +37,16 @@ def device_of(args: argparse.Namespace) -> str:
     has_gpu = torch.cuda.is_available()
     if args.device == "cuda" and not has_gpu:
         raise UsageError("--device cuda, but torch finds no GPU (is a CUDA build of torch installed?)")
-    return "cuda" if has_gpu and args.device != "cpu" else "cpu"
+    if not has_gpu or args.device == "cpu":
+        return "cpu"
+    if torch.cuda.device_count() > 1 and num_processes() == 1:
+        raise UsageError(
+            f"torch finds {torch.cuda.device_count()} GPUs: set CUDA_VISIBLE_DEVICES=0 to train on one, or start with "
+            f"accelerate launch to train on all"
+        )
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UsageError(f"{torch.cuda.get_device_name()} cannot compute in bf16: an Ampere card or newer is needed")
+    return "cuda"
 
 
 def card_gb() -> float | None:
@@ -45,7 +55,7 @@ def card_gb() -> float | None:
 
     if not torch.cuda.is_available():
         return None
-    return torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0"))).total_memory / 1e9
+    return torch.cuda.get_device_properties(local_rank()).total_memory / 1e9
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -55,7 +65,7 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
     dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
     if args.device == "cuda":
-        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+        options["device_map"] = {"": local_rank()}
     if args.quantization == "nf4":
         from transformers import BitsAndBytesConfig
 
@@ -91,6 +101,15 @@ def with_adapter(args: argparse.Namespace, model: "PreTrainedModel") -> "PreTrai
     except (RuntimeError, ValueError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise UsageError(f"the adapter {args.adapter} does not fit {args.model_name}: {first}") from error
+
+
+def train_in_float32(model: "PreTrainedModel") -> None:
+    """Keep what is trained in float32: TRL casts the adapter of a 4-bit model to bf16, whose steps are coarser than
+    the updates of a small learning rate, so that most weights would never move. Call it before the optimizer is made.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def training_arguments(args: argparse.Namespace, folder: RunFolder, *, has_validation: bool) -> dict[str, Any]:

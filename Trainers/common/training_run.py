@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ from Evaluator.errors import OK, ReportedError
 from Evaluator.runs.signals import Signals
 from Trainers.common.base_models import BaseModel, find_base_model, load_model, load_tokenizer
 from Trainers.common.dry_run import check_memory, dry_run
-from Trainers.common.flags import check_arguments, resolve_for, settings_of
+from Trainers.common.flags import ADAPTER_WEIGHTS, check_arguments, resolve_for, settings_of
+from Trainers.common.launch import is_main_process, num_processes
 from Trainers.common.prepared import Method, Prepared, described_rows
 from Trainers.common.rendering import Renderer
 from Trainers.common.run_folder import RunFolder
@@ -24,10 +24,11 @@ from Trainers.common.trainer_setup import (
     loading_options,
     lora_config,
     quiet_libraries,
+    train_in_float32,
     training_arguments,
     with_adapter,
 )
-from Trainers.common.training_data import TrainingData, read_training_data
+from Trainers.common.training_data import TrainingData, read_training_data, sha256_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -46,9 +47,12 @@ def run_training(args: argparse.Namespace, method: Method) -> int:
         return OK
     folder = RunFolder(args.output)
     settings = settings_of(args)
+    if args.adapter:
+        data.sha256[str(args.adapter)] = sha256_of(args.adapter / ADAPTER_WEIGHTS)
     if folder.is_complete(settings, data.sha256, resume=args.resume, overwrite=args.overwrite):
-        log.info("%s is complete already", folder.path)
-        print(folder.path)
+        if is_main_process():
+            log.info("%s is complete already", folder.path)
+            print(folder.path)
         return OK
     with Signals() as signals:
         try:
@@ -70,13 +74,12 @@ def _train(
     resolve_for(args, device_of(args))
     base = find_base_model(args.model_name)
     tokenizer = load_tokenizer(base)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    prepared = method.prepare(data, Renderer(tokenizer), args, processes)
-    is_main = int(os.environ.get("RANK", "0")) == 0
+    prepared = method.prepare(data, Renderer(tokenizer), args, num_processes())
+    is_main = is_main_process()
     if is_main:
         for line in described_rows(data, prepared):
             log.info("%s", line)
-    check_memory(args, method.name, prepared, card_gb())
+    check_memory(args, method.name, prepared, card_gb() if args.device == "cuda" else None)
     checkpoint = folder.last_checkpoint() if args.resume else None
     record = _record(settings, args, method, data, prepared, base)
     started = time.monotonic()
@@ -90,7 +93,9 @@ def _train(
                 log.info("going on from %s", checkpoint)
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (RuntimeError, MemoryError) as error:
-        raise _as_sentence(error) from error
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, folder) from error
     if stop.has_stopped:
         log.warning("run the same command with --resume to go on")
         return signals.status
@@ -131,6 +136,7 @@ def _make_trainer(
     )
     for unwanted in (ProgressCallback, PrinterCallback):  # they write to stdout
         trainer.remove_callback(unwanted)
+    train_in_float32(trainer.model)
     return trainer, stop
 
 
@@ -186,13 +192,18 @@ def package_versions() -> Mapping[str, str | None]:
     return {package: of(package) for package in PACKAGES}
 
 
-def _as_sentence(error: BaseException) -> Exception:
-    """Out of memory as one sentence with what to do; anything else as it is."""
-    text = str(error)
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
-        return ReportedError(
-            f"out of memory ({text.splitlines()[0] if text else 'the system has none left'}). Lower --batch-size and "
-            f"raise --gradient-accumulation-steps as much, then lower --max-length, then --lora-rank; --dry-run tells "
-            f"what each part takes. --resume goes on from the last checkpoint"
-        )
-    return error if isinstance(error, Exception) else ReportedError(text)
+def is_out_of_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
+def out_of_memory(error: BaseException, folder: RunFolder) -> ReportedError:
+    """Running out of memory as one sentence with what to do."""
+    said = (str(error).splitlines() or ["the system has none left"])[0]
+    checkpoint = folder.last_checkpoint()
+    kept = f"; --adapter {checkpoint} goes on from what was learnt" if checkpoint else ""
+    return ReportedError(
+        f"out of memory ({said}). Begin anew, with --overwrite or another --output, with a lower --batch-size and as "
+        f"much higher --gradient-accumulation-steps, then a lower --max-length, then a lower --lora-rank{kept}. "
+        f"--dry-run tells what each part takes"
+    )
