@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order, kto_weights, without_crowds
@@ -64,7 +64,7 @@ class KTO:
             ],
         )
 
-    def _weights(self, args: argparse.Namespace, labels: Counter[bool]) -> tuple[float, float]:
+    def _weights(self, args: argparse.Namespace, labels: Mapping[bool, int]) -> tuple[float, float]:
         calculated = kto_weights(labels[True], labels[False])
         given = (args.desirable_weight, args.undesirable_weight)
         if given == (None, None):
