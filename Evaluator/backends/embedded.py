@@ -13,7 +13,7 @@ from typing import Any
 from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.backends.openai_compatible import OpenAICompatibleClient
 from Evaluator.errors import UsageError
-from Evaluator.model_client import Completion, SamplingOptions
+from Evaluator.model_client import Completion, EndpointLost, SamplingOptions
 from Evaluator.records import Message
 
 _GGUF_MAGIC = b"GGUF"
@@ -42,7 +42,13 @@ class EmbeddedClient:
         )
 
     def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
-        return self._client.complete(messages, options)
+        try:
+            return self._client.complete(messages, options)
+        except EndpointLost as error:
+            raise EndpointLost(
+                "the embedded model gave no answer for too long. Is something else using all cores? Run the same "
+                "command again to continue. See --give-up-after and --timeout; OMP_NUM_THREADS limits its threads."
+            ) from error
 
     def stop(self) -> None:
         self._client.stop()
@@ -88,4 +94,10 @@ def _check_gguf(path: Path) -> None:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Threads to compute with: as many as OMP_NUM_THREADS says, as for other engines, else as there are cores.
+
+    llama.cpp's threads wait for each other busily: on cores that are taken already, more of them are slower.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(wanted)) if wanted.isdecimal() and int(wanted) else cores

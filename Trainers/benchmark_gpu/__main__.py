@@ -94,6 +94,7 @@ def run_case(args: argparse.Namespace, case: str, checkpoint: str) -> Measured:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog="python -m Trainers.benchmark_gpu",
         description="Measure peak memory and speed of training on an NVIDIA GPU, with random weights and rows.",
         epilog="examples:\n"
         "  python -m Trainers.benchmark_gpu --output table.md\n"

@@ -54,9 +54,14 @@ def find_base_model(name: str) -> BaseModel:
         source = Path(name) / _SOURCE
         gguf = Path(json.loads(source.read_text(encoding="utf-8"))["gguf"]) if source.is_file() else None
         return BaseModel(name, str(Path(name).resolve()), gguf)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UsageError(f"there is no model folder {name}")
+    refuse_missing_folder(name)
     return BaseModel(name, name)
+
+
+def refuse_missing_folder(name: str) -> None:
+    """Raise UsageError for a path that is not there: what is no path is a name on the hub."""
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UsageError(f"there is no model folder {name}")
 
 
 def gguf_path(name: str) -> Path | None:
@@ -98,7 +103,9 @@ def _dequantised(gguf: Path) -> Path:
 def _dequantise(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import logging as logging_of_transformers
 
+    logging_of_transformers.disable_progress_bar()
     place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**place)

@@ -59,9 +59,16 @@ def _step_of(line: str) -> float:
 
 
 class ProgressBar(TrainerCallback):
-    """Optimizer steps and the last loss on stderr; nothing where stderr is no terminal."""
+    """Optimizer steps and the last loss on stderr: a bar on a terminal, else a line a minute."""
+
+    LINE_EVERY_S = 60.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            log.info("training on the %s: %d steps", args.device.type, state.max_steps)
+        self._loss = float("nan")
+        self._first_step, self._started = state.global_step, time.monotonic()
+        self._last_line = self._started if state.is_world_process_zero and not sys.stderr.isatty() else float("inf")
         self._bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,
@@ -72,6 +79,14 @@ class ProgressBar(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._bar.update(state.global_step - self._bar.n)
+        now = time.monotonic()
+        if now - self._last_line >= self.LINE_EVERY_S:
+            self._last_line = now
+            left_s = (now - self._started) / (state.global_step - self._first_step)
+            left_s *= state.max_steps - state.global_step
+            log.info(
+                "step %d of %d, loss %.4f, %.0f min left", state.global_step, state.max_steps, self._loss, left_s / 60
+            )
 
     def on_log(
         self,
@@ -82,7 +97,8 @@ class ProgressBar(TrainerCallback):
         **_: Any,
     ) -> None:
         if logs and "loss" in logs:
-            self._bar.set_postfix(loss=f"{float(logs['loss']):.4f}")
+            self._loss = float(logs["loss"])
+            self._bar.set_postfix(loss=f"{self._loss:.4f}")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._bar.close()

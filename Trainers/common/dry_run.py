@@ -2,14 +2,21 @@
 
 import argparse
 import math
+import os
 import random
 from collections.abc import Sequence
 from contextlib import suppress
 
 from Evaluator.errors import UsageError
-from Trainers.common.base_models import BaseModel, dequantised_folder, gguf_path, load_tokenizer
+from Trainers.common.base_models import (
+    BaseModel,
+    dequantised_folder,
+    gguf_path,
+    load_tokenizer,
+    refuse_missing_folder,
+)
 from Trainers.common.flags import resolve_for
-from Trainers.common.memory import CARD_FLOPS, Load, as_gb, memory_parts, step_flops
+from Trainers.common.memory import CARD_FLOPS, CPU_CORE_FLOPS, Load, as_gb, memory_parts, step_flops
 from Trainers.common.model_sizes import ModelShape, shape_of
 from Trainers.common.prepared import EstimatingRenderer, Method, Prepared, RendersTurns, described_rows
 from Trainers.common.rendering import CannotRender, Renderer
@@ -25,16 +32,21 @@ def dry_run(args: argparse.Namespace, method: Method, data: TrainingData) -> Non
     """Print rows, tokens, steps, memory by part and time. Raises UsageError for what cannot fit."""
     on_cpu = args.device == "cpu"
     resolve_for(args, "cpu" if on_cpu else "cuda")
+    if not gguf_path(args.model_name):
+        refuse_missing_folder(args.model_name)
     renderer, notes = _renderer(args, data.conversations)
     prepared = method.prepare(data, renderer, args, processes=1)
     steps = total_steps(args, prepared)
     lines = [*notes, *described_rows(data, prepared), f"steps: {prepared.steps} an epoch, {steps} in all", ""]
     load, shape = load_of(args, method.name, prepared), shape_of(args.model_name)
     if shape:
-        lines += _memory_lines(shape, load, args.memory_gb or CARD_GB)
+        lines += _memory_lines(shape, load, None if on_cpu else args.memory_gb or CARD_GB)
+        speed = CPU_CORE_FLOPS * (os.cpu_count() or 1) if on_cpu else CARD_FLOPS
+        seconds = step_flops(shape, load, prepared.tokens) / speed * steps / prepared.steps
+        where = "on this CPU" if on_cpu else "on an RTX 3090"
+        lines.append(f"expected time {where}: {_as_time(seconds)} (calculated, not measured)")
         if not on_cpu:
-            seconds = step_flops(shape, load, prepared.tokens) / CARD_FLOPS * steps / prepared.steps
-            lines.append(f"expected time on an RTX 3090: {_as_time(seconds)} (calculated, not measured)")
+            lines.append("for a CPU: --device cpu")
     else:
         lines.append(f"memory: not calculated, the shape of {args.model_name} is not known here")
     print("\n".join(lines))
@@ -44,6 +56,11 @@ def dry_run(args: argparse.Namespace, method: Method, data: TrainingData) -> Non
 def total_steps(args: argparse.Namespace, prepared: Prepared) -> int:
     """Optimizer steps of the whole run."""
     return args.max_steps or math.ceil(prepared.steps * args.num_epochs)
+
+
+def warmup_steps(args: argparse.Namespace, steps: int) -> int:
+    """Steps in which the learning rate rises from 0: a run of few steps would else hardly learn."""
+    return min(5, steps // 20) if args.warmup_steps is None else args.warmup_steps
 
 
 def load_of(args: argparse.Namespace, method: str, prepared: Prepared) -> Load:
@@ -76,11 +93,12 @@ def check_memory(args: argparse.Namespace, method: str, prepared: Prepared, card
         )
 
 
-def _memory_lines(shape: ModelShape, load: Load, limit_gb: float) -> list[str]:
+def _memory_lines(shape: ModelShape, load: Load, limit_gb: float | None) -> list[str]:
     parts = memory_parts(shape, load)
     lines = [f"memory at {load.rows} x {load.length} tokens (calculated, not measured):"]
     lines += [f"  {part:24}{as_gb(size):>10}" for part, size in parts.items()]
-    return [*lines, f"  {'in all':24}{as_gb(sum(parts.values())):>10} of {limit_gb:g} GB"]
+    limit = f" of {limit_gb:g} GB" if limit_gb else ""
+    return [*lines, f"  {'in all':24}{as_gb(sum(parts.values())):>10}{limit}"]
 
 
 def _renderer(args: argparse.Namespace, conversations: Sequence[Conversation]) -> tuple[RendersTurns, list[str]]:

@@ -101,7 +101,10 @@ def add_training_arguments(
         help="how the learning rate goes down (default: %(default)s)",
     )
     group.add_argument(
-        "--warmup-steps", type=number(int, 0), default=5, metavar="N", help="steps up to it (default: %(default)s)"
+        "--warmup-steps",
+        type=number(int, 0),
+        metavar="N",
+        help="steps up to it, the first of them at 0 (default: a twentieth of all, at most 5)",
     )
     group.add_argument(
         "--batch-size",

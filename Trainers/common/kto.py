@@ -21,6 +21,11 @@ class KTO:
 
     name = "kto"
 
+    def check(self, data: TrainingData) -> None:
+        """Raise UsageError, before anything is loaded, when a class has no row."""
+        labels = data.labels()
+        kto_weights(labels[True], labels[False])
+
     def prepare(self, data: TrainingData, renderer: RendersTurns, args: argparse.Namespace, processes: int) -> Prepared:
         """Rows with a label, in the order of kto_batches; the last assistant turn is scored. Raises UsageError."""
         left_out = Counter(data.left_out)

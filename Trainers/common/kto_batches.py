@@ -70,7 +70,8 @@ def kto_order(rows: Sequence[Orderable], sizes: BatchSizes, seed: int, *, both_l
     if not kept:
         raise UsageError(
             f"{len(rows)} rows do not fill a step of {sizes.rows_a_step} rows without two answers to one prompt in a "
-            f"batch of {sizes.rows}: give more prompts, or lower --gradient-accumulation-steps"
+            f"batch of {sizes.rows}: give more prompts, or try --gradient-accumulation-steps "
+            f"{max(1, len(rows) // sizes.rows)}"
         )
     return [position for step in kept for position in step]
 

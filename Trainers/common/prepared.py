@@ -109,6 +109,8 @@ class Method(Protocol):
 
     name: str
 
+    def check(self, data: TrainingData) -> None: ...
+
     def prepare(
         self, data: TrainingData, renderer: RendersTurns, args: argparse.Namespace, processes: int
     ) -> Prepared: ...

@@ -23,6 +23,15 @@ class SFT:
 
     name = "sft"
 
+    def check(self, data: TrainingData) -> None:
+        """Raise UsageError, before anything is loaded, when there is nothing to learn from."""
+        if all(conversation.label is False for conversation in data.conversations):
+            left_out = data.left_out + Counter({"with label false": len(data.conversations)})
+            raise UsageError(
+                f"no row is left to train on ({_counted(left_out) or 'the files hold none'}): SFT needs rows with "
+                f"label true, from a model that knows the tools, or written by hand (Datasets/README.md shows one)"
+            )
+
     def prepare(self, data: TrainingData, renderer: RendersTurns, args: argparse.Namespace, processes: int) -> Prepared:
         """Rows with label true or none, all their assistant turns. Raises UsageError when there are none."""
         left_out = Counter(data.left_out)
@@ -32,7 +41,7 @@ class SFT:
         training, validation = split_by_prompt(right, args.validation_fraction, args.seed)
         rows = rendered_rows(training, renderer.all_turns, args.max_length, left_out)
         if not rows:
-            raise UsageError(f"no row is left to train on ({_counted(left_out) or 'the files hold none'})")
+            raise UsageError(f"no row is left to train on ({_counted(left_out)})")
         held_out = rendered_rows(validation, renderer.all_turns, args.max_length, left_out)
         lengths = [len(sequence.input_ids) for _, sequence in rows]
         sequences = num_packed(lengths, args.max_length) if args.packing else len(rows)

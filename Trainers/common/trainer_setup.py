@@ -125,7 +125,7 @@ def training_arguments(args: argparse.Namespace, folder: RunFolder, *, has_valid
         "gradient_checkpointing": args.gradient_checkpointing,
         "learning_rate": args.learning_rate,
         "lr_scheduler_type": args.lr_scheduler,
-        "warmup_steps": args.warmup_steps,
+        "warmup_steps": args.warmup_steps or 0,
         "optim": "paged_adamw_8bit" if on_gpu else "adamw_torch",
         "bf16": on_gpu,
         "use_cpu": not on_gpu,

@@ -12,7 +12,7 @@ import Evaluator
 from Evaluator.errors import OK, ReportedError
 from Evaluator.runs.signals import Signals
 from Trainers.common.base_models import BaseModel, find_base_model, load_model, load_tokenizer
-from Trainers.common.dry_run import check_memory, dry_run
+from Trainers.common.dry_run import check_memory, dry_run, total_steps, warmup_steps
 from Trainers.common.flags import ADAPTER_WEIGHTS, check_arguments, resolve_for, settings_of
 from Trainers.common.launch import is_main_process, num_processes
 from Trainers.common.prepared import Method, Prepared, described_rows
@@ -42,6 +42,7 @@ def run_training(args: argparse.Namespace, method: Method) -> int:
     """Train, or with --dry-run tell what training would take. Returns the exit status."""
     check_arguments(args)
     data = read_training_data(args.local_file, allow_eval_prompts=args.allow_eval_prompts)
+    method.check(data)
     if args.dry_run:
         dry_run(args, method, data)
         return OK
@@ -54,7 +55,7 @@ def run_training(args: argparse.Namespace, method: Method) -> int:
             log.info("%s is complete already", folder.path)
             print(folder.path)
         return OK
-    with Signals() as signals:
+    with Signals("stopping after the step under way") as signals:
         try:
             return _train(args, settings, method, data, folder, signals)
         except KeyboardInterrupt:
@@ -73,6 +74,8 @@ def _train(
     quiet_libraries(args.verbose)
     resolve_for(args, device_of(args))
     base = find_base_model(args.model_name)
+    if is_main_process() and not base.is_local:
+        log.info("loading %s from huggingface.co, or from its cache ...", base.name)
     tokenizer = load_tokenizer(base)
     prepared = method.prepare(data, Renderer(tokenizer), args, num_processes())
     is_main = is_main_process()
@@ -80,6 +83,7 @@ def _train(
         for line in described_rows(data, prepared):
             log.info("%s", line)
     check_memory(args, method.name, prepared, card_gb() if args.device == "cuda" else None)
+    args.warmup_steps = warmup_steps(args, total_steps(args, prepared))
     checkpoint = folder.last_checkpoint() if args.resume else None
     record = _record(settings, args, method, data, prepared, base)
     started = time.monotonic()
@@ -100,7 +104,7 @@ def _train(
         log.warning("run the same command with --resume to go on")
         return signals.status
     if is_main:
-        _save(trainer, tokenizer, folder)
+        _save(trainer, tokenizer, folder, args.model_name)
         metrics = {**result.metrics, "seconds_this_time": round(time.monotonic() - started, 1)}
         folder.write_record({**record, "is_complete": True, "steps": trainer.state.global_step, "metrics": metrics})
         log.info("the adapter is in %s", folder.path)
@@ -140,11 +144,14 @@ def _make_trainer(
     return trainer, stop
 
 
-def _save(trainer: "Trainer", tokenizer: Any, folder: RunFolder) -> None:
+def _save(trainer: "Trainer", tokenizer: Any, folder: RunFolder, model_name: str) -> None:
     """The adapter that was trained, not the frozen copy that KTO compares it with, and the unchanged tokenizer."""
     model = trainer.accelerator.unwrap_model(trainer.model)
+    model.peft_config["default"].base_model_name_or_path = model_name  # else a folder in this user's cache
     model.save_pretrained(str(folder.path), selected_adapters=["default"])
     tokenizer.save_pretrained(str(folder.path))
+    for stub in (folder.path / "README.md", folder.checkpoints / "README.md"):
+        stub.unlink(missing_ok=True)  # cards that say "More Information Needed"
 
 
 def _record(
@@ -166,6 +173,7 @@ def _record(
             "quantization": args.quantization,
             "gradient_checkpointing": args.gradient_checkpointing,
             "packing": getattr(args, "packing", None),
+            "warmup_steps": args.warmup_steps,
             "gguf": base.gguf.name if base.gguf else None,
             **prepared.settings,
         },

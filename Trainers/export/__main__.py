@@ -51,6 +51,7 @@ class Trained:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog="python -m Trainers.export",
         description="Turn a LoRA adapter into files for llama.cpp, LM Studio, Ollama, vLLM and transformers. The paths "
         "written go to stdout.",
         epilog="examples:\n"
