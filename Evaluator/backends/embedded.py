@@ -16,6 +16,8 @@ from Evaluator.errors import UsageError
 from Evaluator.model_client import Completion, EndpointLost, SamplingOptions
 from Evaluator.records import Message
 
+BATCH = 256
+"""Prompt tokens that are computed in one go: the engine hears of a stop only in between."""
 _GGUF_MAGIC = b"GGUF"
 
 
@@ -71,6 +73,7 @@ def _start(path: Path, adapter: Path | None, slots: int, context_length: int, ke
     if adapter is not None:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
     params.n_parallel, params.n_ctx = slots, slots * context_length
+    params.n_batch = params.n_ubatch = BATCH
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _cores()
     params.fit_params = params.warmup = False  # seconds at every start, for nothing on models of known size
     params.api_keys, params.cors_origins = [key], ""
