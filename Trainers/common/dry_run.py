@@ -22,7 +22,7 @@ from Trainers.common.prepared import EstimatingRenderer, Method, Prepared, Rende
 from Trainers.common.rendering import CannotRender, Renderer
 from Trainers.common.training_data import Conversation, TrainingData
 
-MOST_RENDERED = 2000
+MOST_RENDERED = 1000
 """Rows that are tokenised for a dry run, which shall take no more than seconds."""
 CARD_GB = 24.0
 """An RTX 3090's memory, calculated for where no GPU is at hand."""
