@@ -116,7 +116,8 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if _in_any_process(bool(self._signals.received)) and state.global_step < state.max_steps:
-            log.warning("stopping after step %d of %d; a checkpoint is written", state.global_step, state.max_steps)
+            if state.is_world_process_zero:
+                log.warning("stopping after step %d of %d; a checkpoint is written", state.global_step, state.max_steps)
             self.has_stopped = control.should_save = control.should_training_stop = True
 
 

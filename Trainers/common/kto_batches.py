@@ -108,30 +108,42 @@ def _spread_prompts(rows: Sequence[Orderable], steps: list[list[int]], sizes: Ba
     An exchange is between rows of one label, so the classes stay where they are, and near in length first.
     """
     counts = [Counter(rows[at].prompt for at in step) for step in steps]
-
-    def has_room(number: int, prompt: str) -> bool:
-        return counts[number][prompt] < sizes.batches_a_step
-
     for number, step in enumerate(steps):
-        others = sorted((other for other in range(len(steps)) if other != number), key=lambda n: abs(n - number))
         for place, at in enumerate(step):
-            prompt = rows[at].prompt
-            if counts[number][prompt] <= sizes.batches_a_step:
+            if counts[number][rows[at].prompt] <= sizes.batches_a_step:
                 continue
-            for other in [n for n in others if has_room(n, prompt)][:MOST_TRIES]:
-                candidates = [
-                    there
-                    for there, row in enumerate(steps[other])
-                    if rows[row].label is rows[at].label and has_room(number, rows[row].prompt)
-                ]
-                if candidates:
-                    there = rng.choice(candidates)
-                    counts[number].subtract([prompt])
-                    counts[other].subtract([rows[steps[other][there]].prompt])
-                    step[place], steps[other][there] = steps[other][there], at
-                    counts[number].update([rows[step[place]].prompt])
-                    counts[other].update([prompt])
-                    break
+            partner = _partner(rows, steps, counts, sizes, number, at, rng)
+            if partner:
+                other, there = partner
+                step[place], steps[other][there] = steps[other][there], at
+                for changed in (number, other):
+                    counts[changed] = Counter(rows[position].prompt for position in steps[changed])
+
+
+def _partner(
+    rows: Sequence[Orderable],
+    steps: Sequence[Sequence[int]],
+    counts: Sequence[Counter[str]],
+    sizes: BatchSizes,
+    number: int,
+    at: int,
+    rng: random.Random,
+) -> tuple[int, int] | None:
+    """(step, place in it) of a row that may change places with row `at` of step `number`, from the nearest step."""
+
+    def has_room(step: int, prompt: str) -> bool:
+        return counts[step][prompt] < sizes.batches_a_step
+
+    others = [step for step in range(len(steps)) if step != number and has_room(step, rows[at].prompt)]
+    for other in sorted(others, key=lambda step: abs(step - number))[:MOST_TRIES]:
+        places = [
+            place
+            for place, there in enumerate(steps[other])
+            if rows[there].label is rows[at].label and has_room(number, rows[there].prompt)
+        ]
+        if places:
+            return other, rng.choice(places)
+    return None
 
 
 def _without_repeats(rows: Sequence[Orderable], step: Sequence[int], sizes: BatchSizes) -> list[int] | None:
@@ -145,18 +157,3 @@ def _without_repeats(rows: Sequence[Orderable], step: Sequence[int], sizes: Batc
     by_prompt = sorted(step, key=lambda at: (-counts[rows[at].prompt], rows[at].prompt))
     batches = [by_prompt[number :: sizes.batches_a_step] for number in range(sizes.batches_a_step)]
     return [at for batch in batches for at in batch]
-
-
-def kto_weights(num_desirable: int, num_undesirable: int) -> tuple[float, float]:
-    """(desirable, undesirable) weights with (w_D n_D) / (w_U n_U) = 7/6, inside [1, 4/3] (Eq. 8 of the KTO paper).
-
-    The rarer class is weighed up, the other one keeps weight 1. Raises UsageError when a class has no row.
-    """
-    if not num_desirable or not num_undesirable:
-        missing = "true" if num_undesirable else "false"
-        raise UsageError(
-            f"no row has the label {missing}, and KTO needs both: generate answers from the current model without "
-            f"filtering them (both generators write both labels), or use train_sft.py for rows that are all right"
-        )
-    ratio = 7 / 6 * num_undesirable / num_desirable
-    return (ratio, 1.0) if ratio > 1 else (1.0, 1 / ratio)

@@ -101,7 +101,8 @@ def _train(
             raise
         raise out_of_memory(error, folder) from error
     if stop.has_stopped:
-        log.warning("run the same command with --resume to go on")
+        if is_main:
+            log.warning("run the same command with --resume to go on")
         return signals.status
     if is_main:
         _save(trainer, tokenizer, folder, args.model_name)
