@@ -56,6 +56,10 @@ class Request:
         return tuple(sorted(self.skeleton))
 
     @cached_property
+    def skeleton_words(self) -> frozenset[str]:
+        return frozenset(self.skeleton) - {_SLOT}
+
+    @cached_property
     def num_words(self) -> int:
         """Words of the skeleton without its slots."""
         return sum(word != _SLOT for word in self.skeleton)
@@ -85,12 +89,12 @@ class EvaluationPrompts:
         for index, one in enumerate(self._requests):
             for ngram in one.ngrams:
                 self._by_ngram[ngram].append(index)
-            for word in set(one.skeleton) - {_SLOT}:
+            for word in one.skeleton_words:
                 self._by_word[word].append(index)
 
-    def overlap(self, text: str) -> Overlap | None:
+    def overlap(self, text: "str | Request") -> Overlap | None:
         """The first overlap found, or None."""
-        request = Request(text)
+        request = text if isinstance(text, Request) else Request(text)
         if found := self._by_words.get(request.sorted_words):
             return Overlap(found.text, "words")
         if found := self._by_skeleton.get(request.sorted_skeleton):
@@ -98,7 +102,8 @@ class EvaluationPrompts:
         return self._contained(request) or self._edited(request)
 
     def _contained(self, request: Request) -> Overlap | None:
-        shared = Counter(index for ngram in request.ngrams for index in self._by_ngram.get(ngram, ()))
+        known = self._by_ngram.keys() & request.ngrams
+        shared = Counter(index for ngram in known for index in self._by_ngram[ngram])
         for index, count in shared.items():
             other = self._requests[index]
             if count >= LEAST_CONTAINMENT * min(len(request.ngrams), len(other.ngrams)):
@@ -106,14 +111,16 @@ class EvaluationPrompts:
         return None
 
     def _edited(self, request: Request) -> Overlap | None:
+        """A request with so few other words that one of its rarest is in both."""
         if request.num_words < LEAST_WORDS:
             return None
-        shared = Counter(index for word in set(request.skeleton) - {_SLOT} for index in self._by_word.get(word, ()))
-        distinct = len(set(request.skeleton) - {_SLOT})
-        least = distinct - (1 - LEAST_SIMILARITY) * max(len(request.skeleton), 1) / LEAST_SIMILARITY
-        for index, count in shared.items():
+        words = request.skeleton_words
+        most_other = int((1 - LEAST_SIMILARITY) * len(request.skeleton) / LEAST_SIMILARITY)
+        rarest = sorted(words, key=lambda word: (len(self._by_word.get(word, ())), word))[: most_other + 1]
+        for index in sorted({index for word in rarest for index in self._by_word.get(word, ())}):
             other = self._requests[index]
-            if count >= least and other.num_words >= LEAST_WORDS and _similarity(request, other) >= LEAST_SIMILARITY:
+            is_candidate = len(words - other.skeleton_words) <= most_other and other.num_words >= LEAST_WORDS
+            if is_candidate and _similarity(request, other) >= LEAST_SIMILARITY:
                 return Overlap(other.text, "edits")
         return None
 

@@ -24,13 +24,16 @@ class NoGoal(ValueError):
     """A call that is to be the right one fails on the vault, or does and tells nothing."""
 
 
-def goal_of(call: ToolCall, question: str, vault: Vault, catalog: Catalog, system: str = "") -> Goal:
+def goal_of(
+    call: ToolCall, question: str, vault: Vault, catalog: Catalog, system: str = "", *, is_checked: bool = False
+) -> Goal:
     """The goal that `call` meets on `vault`, where `question` asks for it after the system prompt. Raises NoGoal.
 
     Names that were said, and texts that the question quotes, are asked for word for word; other texts are free.
-    Optional parameters of the call that change nothing here are asked for as such.
+    Optional parameters of the call that change nothing here are asked for as such. `is_checked`: the call is known to
+    fit the tool's schema.
     """
-    execution = execute([call], vault, catalog)
+    execution = execute([call], vault, catalog, is_checked=is_checked)
     (reply,) = execution.replies
     if reply.error is not None:
         raise NoGoal(f"{call.name} fails: {reply.error}")
@@ -46,7 +49,7 @@ def goal_of(call: ToolCall, question: str, vault: Vault, catalog: Catalog, syste
     options = {
         name: author.value_goal(call.arguments[name])
         for name in author.optional_parameters()
-        if not shortcomings(execute([_without(call, name)], vault, catalog), goal)
+        if not shortcomings(execute([_without(call, name)], vault, catalog, is_checked=True), goal)
     }
     return {**goal, OPTIONS: options} if options else goal
 

@@ -157,7 +157,7 @@ def measure(args: argparse.Namespace) -> int:
             **_tools_told(args),
         },
         num_examples=len(prompt_set.prompts) * num_samples,
-        prompt_source=lambda _clients: EveryPrompt(
+        prompt_source=lambda _clients, _earlier: EveryPrompt(
             prompt_set.prompts, as_text(catalog) if args.tools_in_prompt else None
         ),
         prompts_in_turn=len(prompt_set.prompts),

@@ -15,7 +15,8 @@ RESULT_MARK = "\nResult:"
 class SamplingOptions:
     """How an answer is drawn. None leaves the choice to the endpoint.
 
-    `functions` are tools in OpenAI's form that are sent along; `stop` texts end the answer.
+    `functions` are tools in OpenAI's form that are sent along; `stop` texts end the answer; with a `schema` the answer
+    is to be JSON of it, as far as the endpoint can enforce that.
     """
 
     max_tokens: int
@@ -24,6 +25,7 @@ class SamplingOptions:
     seed: int | None = None
     stop: Sequence[str] = ()
     functions: Sequence[Mapping[str, Any]] = ()
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

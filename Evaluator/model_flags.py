@@ -5,15 +5,20 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
 from Evaluator.model_client import ModelClient
 
+if TYPE_CHECKING:
+    from Evaluator.backends.anthropic_batches import AnthropicBatches
+
 DEFAULT_BASE_URL = "http://localhost:1234/v1"
 EMBEDDED = "embedded"
 SCRIPTED_PREFIX = "scripted:"
+CLAUDE_PREFIX = "claude-"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,11 +140,20 @@ def teacher_from(
     args: argparse.Namespace, model: str, base_urls: Sequence[str] = (), api_key_env: str | None = None
 ) -> ModelClient:
     """The client for a model that writes prompts: claude-... through the anthropic SDK, unless it has a base URL."""
-    if not model.startswith("claude-") or base_urls:
+    if not model.startswith(CLAUDE_PREFIX) or base_urls:
         return client_from(args, model, base_urls, api_key_env)
     from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
 
     return AnthropicMessagesClient(model, use_proxy=args.use_proxy, patience=_patience(args))
+
+
+def batches_from(args: argparse.Namespace, model: str) -> "AnthropicBatches":
+    """Message Batches for a claude-... at Anthropic. Raises UsageError for another model."""
+    if not model.startswith(CLAUDE_PREFIX):
+        raise UsageError(f"batches are for {CLAUDE_PREFIX}... at Anthropic, and {model} is none")
+    from Evaluator.backends.anthropic_batches import AnthropicBatches
+
+    return AnthropicBatches(model, use_proxy=args.use_proxy, patience=_patience(args))
 
 
 def base_url(text: str) -> str:

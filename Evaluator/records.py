@@ -86,6 +86,11 @@ class SampleMetadata:
     source: str
     prompt_method: str
     prompt_model: str | None
+    round: int | None
+    cell: str | None
+    template: str | None
+    persona: str | None
+    phrasing: str | None
     target_tool: str | None
     expected_tools: Sequence[str]
     vault: str | None
@@ -94,7 +99,9 @@ class SampleMetadata:
     expected_behavior: str | None
     behavior: str | None
     model: str
+    tools_told: bool
     seed: int
+    sampling_seed: int | None
     temperature: float | None
     top_p: float | None
     max_tokens: int
@@ -125,7 +132,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reject:
-    """An attempt that gave no sample: our fault or the endpoint's, never the model's answer, so it has no label."""
+    """An attempt that gave no sample, and no label: the answer is not to blame.
+
+    `cell` is what the prompt was drawn for, where that is known and the endpoint is not to blame either.
+    """
 
     slot: int
     attempt: int
@@ -133,6 +143,7 @@ class Reject:
     sentence: str
     text: str | None = None
     prompt: str | None = None
+    cell: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

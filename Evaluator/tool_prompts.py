@@ -1,6 +1,7 @@
 """A catalog told to a model that was not trained on it: as text for a system prompt, or as OpenAI's `tools`."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from Evaluator.catalog import CONTEXT, Catalog, Tool
@@ -33,12 +34,32 @@ def _schema(tool: Tool, catalog: Catalog) -> dict[str, Any]:
 
 def as_text(catalog: Catalog) -> str:
     """How to call, the fields of the context, and one line a tool: `name(required, [optional]): what it does`."""
-    lines = [_HEAD]
-    if catalog.context:
-        fields = catalog.context.get("properties", {}).items()
-        lines += [_CONTEXT_HEAD, *(f"- {name}: {schema.get('description', '')}" for name, schema in fields)]
-    lines += ["Tools:", *(f"- {tool.name}({_signature(tool)}): {tool.summary}" for tool in catalog.tools.values())]
-    return "\n".join(lines)
+    tools = [f"- {tool.name}({_signature(tool)}): {tool.summary}" for tool in catalog.tools.values()]
+    return "\n".join([_HEAD, *_context_lines(catalog), "Tools:", *tools])
+
+
+def _context_lines(catalog: Catalog) -> list[str]:
+    if not catalog.context:
+        return []
+    fields = catalog.context.get("properties", {}).items()
+    return [_CONTEXT_HEAD, *(f"- {name}: {schema.get('description', '')}" for name, schema in fields)]
+
+
+_BEHAVIOR_HEAD = """If a value that is needed is missing, ask for it. If no tool can do what is asked, say so.
+Before much is deleted or overwritten, say what would be lost and ask for a go-ahead.
+To work in another workspace than the current one, load it first."""
+
+
+def few_tools_as_text(catalog: Catalog, tools: Sequence[str], question: str, answer: str) -> str:
+    """How to call, the schemas of a few tools (none: what to do where none is to be called), and a worked example."""
+    lines = [_HEAD, *_context_lines(catalog)]
+    for name in tools:
+        tool = catalog.tools[name]
+        schema = json.dumps(tool.parameters, ensure_ascii=False, separators=(",", ":"))
+        lines += [f"The tool {name}: {tool.summary}", f"Its arguments besides the context: {schema}"]
+    if not tools:
+        lines.append(_BEHAVIOR_HEAD)
+    return "\n".join([*lines, "An example of another request and its right answer:", question, answer])
 
 
 def _signature(tool: Tool) -> str:

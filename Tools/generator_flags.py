@@ -49,6 +49,12 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, num_examples_defaul
         help=f"samples that the output shall hold in all (default: {num_examples_default})",
     )
     group.add_argument(
+        "--round",
+        type=number(int, 0),
+        metavar="R",
+        help="which turn of a loop of self-play and training this is; a note in the rows (default: none)",
+    )
+    group.add_argument(
         "--overwrite",
         action=argparse.BooleanOptionalAction,
         default=False,

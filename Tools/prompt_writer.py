@@ -1,12 +1,15 @@
 """Where the prompts of self-play come from: the model itself, templates, or a teacher model.
 
-choose a method -> seed text or template -> written text -> clean_request() -> Prompt, or UnusablePrompt
+slot -> method and cell -> written text -> usable? -> overlap with evaluation prompts, duplicates -> WrittenPrompt
 """
 
 import argparse
+import hashlib
 import random
-import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from Evaluator.catalog import Catalog
@@ -14,145 +17,232 @@ from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
 from Evaluator.runs.attempts import UnusablePrompt, WrittenPrompt
-from Evaluator.tool_calls import parse_text
-from Evaluator.vault.state import Vault
-from Tools.templates import Templates, prompt_id
+from Evaluator.tool_prompts import few_tools_as_text
+from Tools.cells import Cell, Cells
+from Tools.duplicates import SeenRequests
+from Tools.orders import Order
+from Tools.slots import CannotFill
+from Tools.teacher import Teacher
+from Tools.templates import prompt_id
+from Tools.usable_requests import check_names, clean_request
 
 SEED_TEXT = (
     "Generate a realistic user request for an Obsidian vault assistant. "
     "Make it specific, actionable, and varied in complexity."
 )
-TEACHER_TEXT = SEED_TEXT + " It comes from somebody whose vault is about {topic}. Answer with the request alone."
-METHODS = ("self", "template", "teacher")
-
-MIN_WORDS, MAX_WORDS = 3, 80
-
-
-# -- text -> request ----------------------------------------------------------------------------------------------
-
-_LABEL = re.compile(
-    r"^[\s*_#>-]*(?:(?:(?:sure|certainly|of course|okay|ok|great)[,!.]?\s*)?here(?:'s| is| are)\b[^:\n]{0,60}"
-    r"\b(?:one|examples?|requests?|prompts?|query|queries|questions?|tasks?)\b[^:\n]{0,60}"
-    r"|(?:an? |the |your )?(?:realistic |example |sample )?(?:user )?(?:request|prompt|query|question|task)(?: ?\d+)?"
-    r"|(?:an? |the )?user)"
-    r"[\s*_]*:[\s*_]*",
-    re.IGNORECASE,
-)
-_CHATTER = re.compile(r"^(?:sure|certainly|of course|okay|ok|great)[,!.]*(?:\s*\n|$)", re.IGNORECASE)
-_LIST_MARK = re.compile(r"^\s*(?:[-*\u2022]|\d{1,2}[.)])\s+", re.MULTILINE)
-_QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "**": "**"}
-_ABOUT_PROMPTS = re.compile(
-    r"\b(?:user|realistic|sample|example)\s+requests?\b|\brequests? for an? (?:obsidian|vault)\b|\bvault assistant\b"
-    r"|\b(?:generate|write|create|make|come up with)\s+(?:an?\s+|the\s+|some\s+|\d+\s+)?(?:\w+\s+){0,2}requests?\b"
-    r"|\b(?:generate|write|come up with)\s+(?:\w+\s+){1,3}prompts?\s+(?:that|which|for|to|asking)\b|\bas an ai\b"
-    r"|\bvaried in complexity\b|\bspecific and actionable\b",
-    re.IGNORECASE,
-)
+METHODS = ("self", "free", "template", "teacher")
+FREE = "free"
+"""The method without cells: one fixed text asks for any request."""
+_DRAWS = 24
+"""So many cells of a group are tried until a template gives a request that was not there before."""
+_KEPT_FILLED = 8192
+"""Filled templates that wait for the worker that asks for them; many more than there are workers."""
 
 
-_ANSWER = re.compile(
-    r"^(?:sure|certainly|of course)\b[,!.]|^i(?:'m| am) (?:an? (?:ai|assistant|language)|your|here to|happy to|sorry)\b"
-    r"|\bi can(?:not|'t)? (?:help|assist)\b|^(?:assistant|ai|user|human)\s*:",
-    re.IGNORECASE | re.MULTILINE,
-)
+@dataclass(frozen=True)
+class Writing:
+    """How a model writes requests: its name, its client, and the sampling."""
+
+    name: str
+    client: ModelClient
+    max_tokens: int
+    temperature: tuple[float, float]
+
+    def text(self, asked: str, rng: random.Random) -> str:
+        """What the model writes. Raises UnusablePrompt where it is cut off, and the client's errors."""
+        options = SamplingOptions(
+            max_tokens=self.max_tokens,
+            temperature=round(rng.uniform(*self.temperature), 3),
+            seed=rng.getrandbits(31),
+        )
+        completion = self.client.complete([Message("user", asked)], options)
+        if completion.is_truncated:
+            raise UnusablePrompt("prompt.truncated", "cut off at --prompt-max-tokens", completion.message.content)
+        return completion.message.content or ""
 
 
-def clean_request(text: str) -> str:
-    """The request in what a model wrote, without labels and quotes around it. Raises UnusablePrompt."""
-    request = text.strip()
-    turn = parse_text(request)
-    if turn.calls or turn.findings:
-        raise UnusablePrompt("prompt.tool_call", "a tool call instead of a request", text)
-    request = _unwrapped(request)
-    if not request:
-        raise UnusablePrompt("prompt.empty", "nothing was written", text)
-    if len(_LIST_MARK.findall(request)) > 1:
-        raise UnusablePrompt("prompt.several", "a list instead of one request", text)
-    if _ABOUT_PROMPTS.search(request):
-        raise UnusablePrompt("prompt.about_prompts", "a text about requests instead of a request", text)
-    if _ANSWER.search(request):
-        raise UnusablePrompt("prompt.answer", "an answer or a dialogue instead of a request", text)
-    words = len(request.split())
-    if words < MIN_WORDS:
-        raise UnusablePrompt("prompt.too_short", f"{words} words; a request has {MIN_WORDS} or more", text)
-    if words > MAX_WORDS:
-        raise UnusablePrompt("prompt.too_long", f"{words} words; a request has {MAX_WORDS} at most", text)
-    return request
+class Known:
+    """Requests that a new one must not repeat: those of this run, of other files, and of evaluation sets."""
+
+    def __init__(self, avoided: EvaluationPrompts, *, is_distinct: bool) -> None:
+        self._avoided = avoided
+        self._seen = SeenRequests() if is_distinct else None
+        self._lock = threading.Lock()
+
+    def add(self, request: str) -> None:
+        if self._seen is not None:
+            with self._lock:
+                self._seen.add(request)
+
+    def take(self, request: str, plain: str | None = None) -> None:
+        """Add a request, `plain` without its phrasing, which would hide how near it is to an evaluation prompt.
+
+        Raises UnusablePrompt where it overlaps one, or repeats an earlier request.
+        """
+        if overlap := self._avoided.overlap(plain or request):
+            why = f"it overlaps an evaluation prompt ({overlap.sign}): {overlap.prompt}"
+            raise UnusablePrompt("prompt.evaluation", why, request)
+        if self._seen is None:
+            return
+        with self._lock:
+            if twin := self._seen.twin(request):
+                why = f"it is {'nearly ' if twin.kind == 'near' else ''}the same as: {twin.text}"
+                raise UnusablePrompt(f"prompt.{twin.kind}_duplicate", why, request)
+            self._seen.add(request)
 
 
-def _unwrapped(text: str) -> str:
-    """Take labels, a list mark and quotes off, as often as they stand around each other."""
-    before = None
-    while text != before:
-        before = text
-        text = _CHATTER.sub("", text, count=1).strip()
-        text = _LABEL.sub("", text, count=1).strip()
-        if len(_LIST_MARK.findall(text)) == 1:
-            text = _LIST_MARK.sub("", text, count=1) if _LIST_MARK.match(text) else text
-        for opening, closing in _QUOTES.items():
-            inner = text[len(opening) : -len(closing)]
-            if len(text) > 2 * len(opening) and text == f"{opening}{inner}{closing}" and opening not in inner:
-                text = inner.strip()
-    return text
+class FilledTemplates:
+    """The prompts of the slots that templates fill, in the order of the slots, whichever is asked for first.
+
+    So what counts as a duplicate depends on the slots before it alone, at any concurrency.
+    """
+
+    def __init__(self, cells: Cells, known: Known, slots: "MethodOfSlot", earlier: Mapping[int, str]) -> None:
+        self._cells = cells
+        self._known = known
+        self._slots = slots
+        self._earlier = dict(earlier)
+        self._next = 0
+        self._filled: OrderedDict[int, Cell | UnusablePrompt] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def cell(self, slot: int) -> Cell:
+        with self._lock:
+            while self._next <= slot:
+                self._fill_next()
+            found = self._filled[slot] if slot in self._filled else self._fill(slot)
+        if isinstance(found, UnusablePrompt):
+            raise found
+        return found
+
+    def _fill_next(self) -> None:
+        slot, self._next = self._next, self._next + 1
+        if self._slots.method_of(slot) != "template":
+            return
+        if slot in self._earlier:
+            self._known.add(self._earlier.pop(slot))
+            return
+        self._filled[slot] = self._fill(slot)
+        if len(self._filled) > _KEPT_FILLED:
+            self._filled.popitem(last=False)
+
+    def _fill(self, slot: int) -> Cell | UnusablePrompt:
+        for number in range(_DRAWS):
+            try:
+                cell = self._cells.draw(slot, number)
+                self._known.take(cell.prompt.question, cell.plain)
+                return cell
+            except UnusablePrompt as unusable:
+                found = unusable
+        return found
 
 
-# -- the writer ---------------------------------------------------------------------------------------------------
+class MethodOfSlot:
+    """Which method writes the prompt of a slot, drawn with the methods' weights; no other one steps in for it."""
+
+    def __init__(self, methods: Mapping[str, float], seed: int) -> None:
+        self._methods = methods
+        self._seed = seed
+
+    def method_of(self, slot: int) -> str:
+        if len(self._methods) == 1:
+            return next(iter(self._methods))
+        rng = random.Random(f"{self._seed}:{slot}:method")
+        return rng.choices(list(self._methods), weights=list(self._methods.values()))[0]
 
 
 class PromptWriter:
-    """A prompt source: writes one prompt for each attempt, by a method drawn with the given weights."""
+    """A prompt source: writes one prompt for each attempt."""
 
     def __init__(
         self,
-        methods: Mapping[str, float],
-        templates: Templates | None,
+        methods: MethodOfSlot,
+        cells: Cells | None,
+        known: Known,
         *,
-        vaults: Sequence[Vault],
-        catalog: Catalog,
-        avoided: EvaluationPrompts,
-        writers: Mapping[str, tuple[str, ModelClient]],
-        max_tokens: int,
-        temperature: tuple[float, float],
+        writing: Writing | None = None,
+        teacher: Teacher | None = None,
+        per_call: int = 1,
+        catalog: Catalog | None = None,
+        earlier: Iterable[tuple[int, str]] = (),
     ) -> None:
-        """`writers`: for the methods self and teacher, as far as used, the name of the model and its client.
+        """`cells` for every method but free, `writing` for self and free, `teacher` for its own.
 
-        The methods template and teacher need `templates`, the teacher for its topics; templates are filled from one
-        of the `vaults`. What overlaps one of the `avoided` prompts is unusable.
+        With a `catalog` the answering model is told the tool of each request and an example. `earlier` are slots that
+        are filled already, and their requests. A teacher writes the requests of `per_call` slots at a time.
         """
         self._methods = methods
-        self._templates = templates
-        self._vaults = vaults
+        self._cells = cells
+        self._known = known
+        self._writing = writing
+        self._teacher = teacher
+        self._per_call = per_call
         self._catalog = catalog
-        self._avoided = avoided
-        self._writers = writers
-        self._max_tokens = max_tokens
-        self._temperature = temperature
+        filled = dict(earlier)
+        for slot, request in filled.items():
+            if methods.method_of(slot) != "template":
+                known.add(request)
+        self._filled_slots = frozenset(filled)
+        self._templates = FilledTemplates(cells, known, methods, filled) if cells else None
 
     def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
         """Write a prompt. Raises UnusablePrompt, and whatever the writing model's client raises."""
-        written = self._write(rng)
-        overlap = self._avoided.overlap(written.prompt.question)
-        if overlap:
-            why = f"it overlaps an evaluation prompt ({overlap.sign}): {overlap.prompt}"
-            raise UnusablePrompt("prompt.evaluation", why, written.prompt.question)
-        return written
+        method = self._methods.method_of(slot)
+        if method == FREE:
+            return self._free(rng)
+        group = self._cells.group_of(slot)
+        try:
+            written = self._written(method, slot, attempt, rng)
+        except UnusablePrompt as unusable:
+            raise UnusablePrompt(unusable.reason, str(unusable), unusable.text, cell=group) from unusable
+        return replace(written, told=self._told(group, written.prompt, slot)) if self._catalog else written
 
-    def _write(self, rng: random.Random) -> WrittenPrompt:
-        method = rng.choices(list(self._methods), weights=list(self._methods.values()))[0]
+    def orders(self, slots: Iterable[int]) -> list[Order]:
+        """What the teacher is told for the first attempt of those of the `slots` that are its own and still empty."""
+        wanted = []
+        for slot in slots:
+            if slot not in self._filled_slots and self._methods.method_of(slot) == "teacher":
+                try:
+                    wanted.append(order_of(self._cells.draw(slot), 0))
+                except UnusablePrompt:
+                    continue
+        return wanted
+
+    def _free(self, rng: random.Random) -> WrittenPrompt:
+        request = clean_request(self._writing.text(SEED_TEXT, rng))
+        self._known.take(request)
+        return WrittenPrompt(Prompt(prompt_id(request), request), FREE, self._writing.name)
+
+    def _written(self, method: str, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
         if method == "template":
-            return WrittenPrompt(self._templates.write(rng, rng.choice(self._vaults), self._catalog), method)
-        text = SEED_TEXT if method == "self" else TEACHER_TEXT.format(topic=rng.choice(self._templates.topics))
-        options = SamplingOptions(
-            max_tokens=self._max_tokens,
-            temperature=round(rng.uniform(*self._temperature), 3),
-            seed=rng.getrandbits(31),
-        )
-        name, client = self._writers[method]
-        completion = client.complete([Message("user", text)], options)
-        if completion.is_truncated:
-            raise UnusablePrompt("prompt.truncated", "cut off at --prompt-max-tokens", completion.message.content)
-        request = clean_request(completion.message.content or "")
-        return WrittenPrompt(Prompt(prompt_id(request), request), method, name)
+            cell = self._templates.cell(slot)
+            return WrittenPrompt(cell.prompt, method, origin=cell.origin)
+        cell = self._cells.draw(slot)
+        if method == "self":
+            text, name = self._writing.text(cell.order, rng), self._writing.name
+        else:
+            first = slot - slot % self._per_call
+            neighbours = range(first, first + self._per_call)
+            kept = self._teacher.text(order_of(cell, attempt), lambda: self.orders(neighbours), rng)
+            text, name = kept.text, kept.model
+        request = clean_request(text)
+        check_names(request, cell.names, leaves_out_a_value=cell.leaves_out_a_value)
+        self._known.take(request)
+        return WrittenPrompt(cell.worded_as(request), method, name, origin=cell.origin)
+
+    def _told(self, group: str, prompt: Prompt, slot: int) -> str | None:
+        """What the answering model is told beside the request: the tools to call, and another request answered."""
+        try:
+            question, answer = self._cells.example(group, random.Random(f"{prompt.id}:{slot}:example"))
+        except CannotFill:
+            return None
+        return few_tools_as_text(self._catalog, sorted(set(prompt.expected_tools)), question, answer)
+
+
+def order_of(cell: Cell, attempt: int) -> Order:
+    """The order for a cell; each attempt is another one."""
+    digest = hashlib.sha256(f"{attempt}:{cell.order}".encode()).hexdigest()
+    return Order(digest[:24], cell.order)
 
 
 def parse_methods(text: str) -> dict[str, float]:

@@ -78,11 +78,12 @@ def generate(args: argparse.Namespace) -> int:
     prompt_set.check_against(catalog)
     plan = Plan(
         source="guided",
-        settings={"prompt_set": prompt_set.sha256, "num_variations": args.num_variations},
+        settings={"prompt_set": prompt_set.sha256, "num_variations": args.num_variations, "round": args.round},
         num_examples=args.num_examples or len(prompt_set.prompts) * args.num_variations,
-        prompt_source=lambda _clients: PromptsInTurn(prompt_set.prompts),
+        prompt_source=lambda _clients, _earlier: PromptsInTurn(prompt_set.prompts),
         prompts_in_turn=len(prompt_set.prompts),
         num_variations=args.num_variations,
+        round=args.round,
     )
     return run_plan(plan, args, catalog)
 

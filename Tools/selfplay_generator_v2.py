@@ -8,7 +8,8 @@ Requests come from the model itself, from templates, from a teacher model, or fr
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 if not __package__:  # run as a file: behave like `python -m` from the repository root
@@ -18,17 +19,29 @@ from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import UsageError
-from Evaluator.flag_types import number, span
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import EMBEDDED, add_model_arguments, base_url
-from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
+from Evaluator.model_flags import EMBEDDED, add_model_arguments
+from Evaluator.prompt_sets import PromptSet, load_prompt_sets
+from Evaluator.rows import BadLine, read_rows
 from Evaluator.runs.clients import Clients
 from Evaluator.runs.run import Plan, run_plan
 from Evaluator.vault.loading import load_fixture, load_folder
 from Evaluator.vault.state import Vault
+from Tools.cells import Cells
+from Tools.coverage import Turns, shares_of
 from Tools.generator_flags import add_output_arguments, add_sampling_arguments
-from Tools.prompt_writer import PromptWriter, describe_methods, parse_methods
-from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, Templates, load_templates
+from Tools.phrasing import load_manners
+from Tools.prompt_flags import (
+    DEFAULT_BEHAVIOR_SHARE,
+    add_prompt_arguments,
+    check_prompt_arguments,
+    prompts_file_of,
+)
+from Tools.prompt_writer import FREE, Known, MethodOfSlot, PromptWriter, Writing, describe_methods
+from Tools.prompts_file import PromptsFile
+from Tools.teacher import Teacher
+from Tools.teacher_batches import write_in_batches
+from Tools.templates import TRAINING_VAULTS, Templates, load_templates
 
 log = logging.getLogger(__name__)
 
@@ -52,95 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("prompts")
-    group.add_argument(
-        "--prompt-method",
-        type=parse_methods,
-        metavar="METHODS",
-        help="who writes the requests: self, template, teacher, or a mix such as self:3,template:1 "
-        "(default: self, or teacher with --prompt-generator-model)",
-    )
-    group.add_argument(
-        "--prompt-generator-model",
-        metavar="P",
-        help="the teacher: claude-... through the anthropic SDK, or what --model takes",
-    )
-    group.add_argument(
-        "--prompt-generator-base-url",
-        type=base_url,
-        action="append",
-        metavar="URL",
-        help="endpoint of the teacher, repeatable; with it a claude-... is asked there too (default: as --base-url)",
-    )
-    group.add_argument(
-        "--prompt-generator-api-key-env",
-        metavar="NAME",
-        help="environment variable with the key for --prompt-generator-base-url (default: no key is sent there)",
-    )
-    group.add_argument(
-        "--prompt-temperature",
-        type=span(0, 5),
-        default=(0.7, 1.0),
-        metavar="T|LOW-HIGH",
-        help="temperature for writing requests, a value or a range; Claude takes none (default: 0.7-1.0)",
-    )
-    group.add_argument(
-        "--prompt-max-tokens",
-        type=number(int, 1),
-        default=192,
-        metavar="N",
-        help="longest written request in tokens; one that is cut off is rejected (default: %(default)s)",
-    )
-    group.add_argument(
-        "--templates",
-        type=Path,
-        default=DEFAULT_TEMPLATES,
-        metavar="FILE.json",
-        help="templates with their slots, and topics for the teacher (default: Tools/templates.json)",
-    )
-    group.add_argument(
-        "--vault-path",
-        type=Path,
-        metavar="DIR",
-        help="fill templates from the Markdown notes in this folder, which is only read (default: two bundled vaults)",
-    )
-    group.add_argument(
-        "--avoid-prompt-set",
-        type=Path,
-        nargs="*",
-        default=EVALUATION_SETS,
-        metavar="FILE.json",
-        help="reject requests that overlap a prompt of these sets; none given: reject none (default: the bundled sets)",
-    )
-
-
-def make_prompt_writer(
-    args: argparse.Namespace,
-    templates: Templates | None,
-    vaults: Sequence[Vault],
-    catalog: Catalog,
-    avoided: EvaluationPrompts,
-    clients: Clients,
-) -> PromptWriter:
-    """The writer that the flags ask for, with the clients it needs."""
-    writers = {}
-    if "self" in args.prompt_method:
-        writers["self"] = (args.model, clients.answering())
-    if "teacher" in args.prompt_method:
-        teacher, urls = args.prompt_generator_model, args.prompt_generator_base_url or ()
-        key_env = (args.prompt_generator_api_key_env or "") if urls else None
-        writers["teacher"] = (teacher, clients.teacher(teacher, urls, key_env))
-    return PromptWriter(
-        args.prompt_method,
-        templates,
-        vaults=vaults,
-        catalog=catalog,
-        avoided=avoided,
-        writers=writers,
-        max_tokens=args.prompt_max_tokens,
-        temperature=args.prompt_temperature,
-    )
+# -- what prompts are about ---------------------------------------------------------------------------------------
 
 
 def vaults_for(args: argparse.Namespace) -> list[Vault]:
@@ -160,43 +85,135 @@ def templates_for_folder(templates: Templates, vaults: Sequence[Vault], catalog:
     return fitting
 
 
+def shares_for(args: argparse.Namespace, templates: Templates) -> dict[str, float]:
+    """The share of each tool and behaviour. Raises UsageError."""
+    behaviors = list(dict.fromkeys(one["behavior"] for one in templates.behaviors))
+    if args.behavior_share and not behaviors:
+        raise UsageError(f"the templates {args.templates} have no behaviors: --behavior-share can only be 0")
+    share = DEFAULT_BEHAVIOR_SHARE if args.behavior_share is None else args.behavior_share
+    tools = dict.fromkeys(one["tool"] for one in templates.templates)
+    return shares_of(args.coverage, tools, behaviors, share)
+
+
+# -- the writer ---------------------------------------------------------------------------------------------------
+
+
+def make_prompt_writer(
+    args: argparse.Namespace,
+    cells: Cells | None,
+    catalog: Catalog,
+    evaluation_sets: PromptSet | None,
+    clients: Clients,
+    earlier: Iterable[tuple[int, str]],
+    closing: ExitStack,
+) -> PromptWriter:
+    """The writer that the flags ask for, with the clients it needs. `closing` closes what it opens."""
+    prompts = evaluation_sets.prompts if evaluation_sets else ()
+    known = Known(EvaluationPrompts(one.question for one in prompts), is_distinct=args.distinct)
+    for request in requests_in(args.avoid, args.output):
+        known.add(request)
+    methods = args.prompt_method
+    teacher = kept = None
+    if "teacher" in methods:
+        kept = closing.enter_context(PromptsFile(prompts_file_of(args)))
+        teacher = make_teacher(args, clients, kept)
+    writer = PromptWriter(
+        MethodOfSlot(methods, args.seed),
+        cells,
+        known,
+        writing=Writing(args.model, clients.answering(), args.prompt_max_tokens, args.prompt_temperature)
+        if {"self", FREE} & methods.keys()
+        else None,
+        teacher=teacher,
+        per_call=args.prompts_per_call,
+        catalog=catalog if args.tools_in_prompt else None,
+        earlier=earlier,
+    )
+    if args.prompt_generator_batch or (kept and kept.open_batches()):  # of a run before that was broken off
+        write_in_batches(
+            writer.orders(range(args.num_examples)) if args.prompt_generator_batch else [],
+            args.prompt_generator_model,
+            clients.batches(args.prompt_generator_model),
+            kept,
+            per_call=args.prompts_per_call,
+            max_tokens=args.prompt_max_tokens,
+            max_teacher_tokens=args.max_teacher_tokens,
+        )
+    return writer
+
+
+def make_teacher(args: argparse.Namespace, clients: Clients, kept: PromptsFile) -> Teacher:
+    urls = args.prompt_generator_base_url or ()
+    key_env = (args.prompt_generator_api_key_env or "") if urls else None
+    return Teacher(
+        args.prompt_generator_model,
+        clients.teacher(args.prompt_generator_model, urls, key_env),
+        kept,
+        per_call=args.prompts_per_call,
+        max_tokens=args.prompt_max_tokens,
+        temperature=args.prompt_temperature,
+        max_teacher_tokens=args.max_teacher_tokens,
+    )
+
+
+def requests_in(files: Sequence[Path], output: str) -> Iterator[str]:
+    """The requests of datasets, the output itself left out. Raises UsageError where one cannot be read."""
+    num_bad = 0
+    for row in read_rows([str(path) for path in files if path.resolve() != Path(output).resolve()]):
+        if isinstance(row, BadLine):
+            num_bad += 1
+            continue
+        asked = [message.content for message in row.messages if message.role == "user" and message.content]
+        yield from asked[-1:]
+    if num_bad:
+        log.warning("warning: %d lines of the --avoid files hold no row", num_bad)
+
+
 def generate(args: argparse.Namespace) -> int:
     catalog = load_catalog(args.catalog)
-    args.prompt_method = args.prompt_method or {"teacher" if args.prompt_generator_model else "self": 1.0}
-    if ("teacher" in args.prompt_method) != bool(args.prompt_generator_model):
-        raise UsageError("the method teacher needs --prompt-generator-model, and that flag needs the method teacher")
-    if args.vault_path and "template" not in args.prompt_method:
-        raise UsageError("--vault-path is for --prompt-method template, whose slots it fills")
-    if args.prompt_generator_base_url and not args.prompt_generator_model:
-        raise UsageError("--prompt-generator-base-url needs --prompt-generator-model, a model there")
-    if args.prompt_generator_api_key_env and not args.prompt_generator_base_url:
-        raise UsageError("--prompt-generator-api-key-env is for --prompt-generator-base-url, which is not given")
-    templates = load_templates(args.templates, catalog) if {"template", "teacher"} & args.prompt_method.keys() else None
-    vaults = vaults_for(args) if "template" in args.prompt_method else []
-    if args.vault_path and templates:
-        templates = templates_for_folder(templates, vaults, catalog)
+    check_prompt_arguments(args)
+    args.num_examples = args.num_examples or 100
     evaluation_sets = load_prompt_sets(args.avoid_prompt_set) if args.avoid_prompt_set else None
-    avoided = (
-        EvaluationPrompts(one.question for one in evaluation_sets.prompts) if evaluation_sets else EvaluationPrompts(())
-    )
-    if args.model == EMBEDDED and not args.adapter and "self" in args.prompt_method:
-        log.warning("warning: the bundled model is too small to write requests; --prompt-method template is for it")
+    missing = [path for path in args.avoid if not path.is_file()]
+    if missing:
+        raise UsageError(f"--avoid {missing[0]}: there is no such file")
     settings = {
         "prompt_methods": describe_methods(args.prompt_method),
         "prompt_generator_model": args.prompt_generator_model,
         "prompt_temperature": list(args.prompt_temperature),
         "prompt_max_tokens": args.prompt_max_tokens,
-        "templates": templates.sha256 if templates else None,
-        "vaults": [vault.fingerprint for vault in vaults],
+        "distinct": args.distinct,
+        "tools_in_prompt": args.tools_in_prompt,
         "avoided": evaluation_sets.sha256 if evaluation_sets else None,
+        "round": args.round,
     }
-    plan = Plan(
-        source="self_play",
-        settings=settings,
-        num_examples=args.num_examples or 100,
-        prompt_source=lambda clients: make_prompt_writer(args, templates, vaults, catalog, avoided, clients),
-    )
-    return run_plan(plan, args, catalog)
+    cells = None
+    if set(args.prompt_method) != {FREE}:
+        templates, vaults = load_templates(args.templates, catalog), vaults_for(args)
+        if args.vault_path:
+            templates = templates_for_folder(templates, vaults, catalog)
+        manners, shares = load_manners(), shares_for(args, templates)
+        cells = Cells(templates, manners, vaults, catalog, Turns(shares, args.seed), args.seed)
+        settings |= {
+            "shares": shares,
+            "templates": templates.sha256,
+            "phrasings": manners.sha256,
+            "vaults": [vault.fingerprint for vault in vaults],
+        }
+    if args.model == EMBEDDED and not args.adapter and {"self", FREE} & args.prompt_method.keys():
+        log.warning("warning: the bundled model is too small to write requests; --prompt-method template is for it")
+    with ExitStack() as closing:
+        plan = Plan(
+            source="self_play",
+            settings=settings,
+            num_examples=args.num_examples,
+            prompt_source=lambda clients, earlier: make_prompt_writer(
+                args, cells, catalog, evaluation_sets, clients, earlier, closing
+            ),
+            attempts_per_cell=args.attempts_per_cell,
+            round=args.round,
+        )
+        return run_plan(plan, args, catalog)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

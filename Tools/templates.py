@@ -3,326 +3,171 @@
 A template is {"id", "tool", "text", "arguments", "context", "workspace"?}: a request, the arguments of the one right
 call, what the five text fields of its context could say, and the workspace it runs in where the request names one.
 A string that is exactly one slot takes the slot's value with its type.
+
+A template of a behaviour is for a request where calling at once is wrong: {"id", "behavior", "tool", "text", "want",
+"answers"}: what the user wants told in one sentence, and texts that answer it rightly; that of the behaviour `call`
+has the keys of a tool's template instead of answers.
 """
 
 import hashlib
 import json
 import random
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from Evaluator.behavior import BEHAVIORS
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.errors import UsageError
 from Evaluator.execution import can_run
 from Evaluator.goal_writing import NoGoal, goal_of
 from Evaluator.records import Prompt, ToolCall
-from Evaluator.runs.attempts import UnusablePrompt
-from Evaluator.vault.command_manager import COMMANDS
-from Evaluator.vault.paths import file_path
-from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault, base_name, parent
-from Evaluator.words import stems
+from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault
+from Tools.slots import DRAWN_SLOTS, SLOT, CannotFill, Slots
 
 DEFAULT_TEMPLATES = Path(__file__).parent / "templates.json"
 TRAINING_VAULTS = ("farm", "studio")
 """The bundled vaults that templates are filled from; the others belong to evaluation sets."""
-_SLOT = re.compile(r"\{(\w+)\}")
 _TRIES = 16
-"""So often other words are tried when a template does not fit the vault (the new note is there already)."""
+"""So often other values are tried when a template does not fit the vault (the new note is there already)."""
+
+Template = Mapping[str, Any]
 
 
-class CannotFill(Exception):
-    """The vault has nothing for a slot: no state is saved there, no folder is empty."""
+@dataclass(frozen=True)
+class Filled:
+    """A filled template: the prompt, the request as the template words it, and the values that the request names.
+
+    `want` is what the user wants in one sentence, for the templates of behaviours.
+    """
+
+    prompt: Prompt
+    plain: str
+    names: tuple[str, ...]
+    want: str | None = None
 
 
 @dataclass(frozen=True)
 class Templates:
-    """Templates, the word lists of their slots, topics for a teacher. `sha256` is that of their file."""
+    """Templates of tools and of behaviours, and the word lists of their slots. `sha256` is that of their file."""
 
-    templates: Sequence[Mapping[str, Any]]
+    templates: Sequence[Template]
+    behaviors: Sequence[Template]
     words: Mapping[str, Sequence[Any]]
-    topics: Sequence[str]
     sha256: str
+    fitting: set[str] = field(default_factory=set, compare=False)  # ids of those whose call was seen to fit its schema
 
     def that_fit(self, vaults: Sequence[Vault], catalog: Catalog) -> "Templates":
         """Those templates that every one of the vaults has something for, as far as a few tries show."""
-        return replace(
-            self, templates=[one for one in self.templates if all(self._fits(one, v, catalog) for v in vaults)]
-        )
 
-    def _fits(self, template: Mapping[str, Any], vault: Vault, catalog: Catalog) -> bool:
+        def fitting(templates: Sequence[Template]) -> list[Template]:
+            return [one for one in templates if all(self._fits(one, vault, catalog) for vault in vaults)]
+
+        return replace(self, templates=fitting(self.templates), behaviors=fitting(self.behaviors))
+
+    def _fits(self, template: Template, vault: Vault, catalog: Catalog) -> bool:
         try:
             return bool(self.fill(template, random.Random(0), vault, catalog))
         except CannotFill:
             return False
 
-    def write(self, rng: random.Random, vault: Vault, catalog: Catalog) -> Prompt:
-        """A random template filled at random: a prompt with the vault, the right call and its goal.
+    def fill(self, template: Template, rng: random.Random, vault: Vault, catalog: Catalog) -> Prompt:
+        """The prompt of one template filled at random, as the template words it. Raises CannotFill."""
+        return self.fill_in(template, template["text"], rng, vault, catalog).prompt
 
-        Raises UnusablePrompt where the vault has nothing that the template needs.
-        """
-        template = rng.choice(self.templates)
-        try:
-            return self.fill(template, rng, vault, catalog)
-        except CannotFill as error:
-            raise UnusablePrompt("prompt.cannot_fill", f"the template {template['id']}: {error}", None) from error
-
-    def fill(self, template: Mapping[str, Any], rng: random.Random, vault: Vault, catalog: Catalog) -> Prompt:
-        """Fill one template. Raises CannotFill."""
+    def fill_in(self, template: Template, wording: str, rng: random.Random, vault: Vault, catalog: Catalog) -> Filled:
+        """Fill one template, its request in another `wording` with the same slots. Raises CannotFill."""
         why = "no values give it a goal"
         for _ in range(_TRIES):
             slots = Slots(rng, vault, self.words, catalog)
             try:
-                question = _filled(template["text"], slots)
-                arguments = {CONTEXT: _context(template, slots), **_filled(template["arguments"], slots)}
-                call = ToolCall(template["tool"], arguments)
-                if not can_run([call], catalog):
-                    return Prompt(prompt_id(question), question, tags=(template["id"],), expected_tools=(call.name,))
-                goal = goal_of(call, question, vault, catalog)
+                filled = _fill(template, wording, slots, vault, catalog, is_checked=template["id"] in self.fitting)
+                self.fitting.add(template["id"])
+                return filled
             except (CannotFill, NoGoal) as error:  # other values may do
                 why = str(error)
-                continue
-            return Prompt(
-                id=prompt_id(question),
-                question=question,
-                tags=(template["id"],),
-                expected_tools=(call.name,),
-                expected_call=call,
-                vault=vault,
-                goal=goal,
-            )
-        raise CannotFill(why)
+        raise CannotFill(f"the template {template['id']}: {why}")
+
+
+def _fill(
+    template: Template, wording: str, slots: Slots, vault: Vault, catalog: Catalog, *, is_checked: bool
+) -> Filled:
+    question, plain = _filled(wording, slots), _filled(template["text"], slots)
+    names = tuple(dict.fromkeys(str(slots[name]) for name in SLOT.findall(template["text"])))
+    prompt = Prompt(
+        prompt_id(question), question, tags=(template["id"],), vault=vault, behavior=template.get("behavior")
+    )
+    if "answers" in template:
+        answer = _filled(slots.pick(template["answers"], "answers"), slots)
+        silent = replace(prompt, expects_call=False, expected_answer=answer)
+        return Filled(silent, plain, names, _filled(template["want"], slots))
+    call = _call(template, slots)
+    if not can_run([call], catalog):
+        return Filled(replace(prompt, expected_tools=(call.name,), vault=None), plain, names)
+    goal = goal_of(call, plain, vault, catalog, is_checked=is_checked)
+    known = replace(prompt, expected_tools=(call.name,), expected_call=call, goal=goal)
+    return Filled(known, plain, names, _filled(template["want"], slots) if "want" in template else None)
+
+
+def _call(template: Template, slots: Slots) -> ToolCall:
+    """The right call: its context has ids of the right form, and the template's texts."""
+    ids = {"sessionId": slots["running_session"], "workspaceId": DEFAULT_WORKSPACE}
+    if "workspace" in template:
+        ids["workspaceId"] = _filled(template["workspace"], slots)
+    context = {**ids, **_filled(template["context"], slots)}
+    return ToolCall(template["tool"], {CONTEXT: context, **_filled(template["arguments"], slots)})
 
 
 def prompt_id(question: str) -> str:
     return hashlib.sha256(question.encode("utf-8", errors="replace")).hexdigest()[:16]
 
 
-def _context(template: Mapping[str, Any], slots: "Slots") -> dict[str, Any]:
-    """The context of the right call: ids of the right form, and the template's texts."""
-    ids = {"sessionId": slots["running_session"], "workspaceId": DEFAULT_WORKSPACE}
-    if "workspace" in template:
-        ids["workspaceId"] = _filled(template["workspace"], slots)
-    return {**ids, **_filled(template["context"], slots)}
-
-
-def _filled(value: Any, slots: "Slots") -> Any:
+def _filled(value: Any, slots: Slots) -> Any:
     """A JSON value with the slots in its strings filled."""
     if isinstance(value, str):
-        whole = _SLOT.fullmatch(value)
-        return slots[whole.group(1)] if whole else _SLOT.sub(lambda slot: str(slots[slot.group(1)]), value)
+        whole = SLOT.fullmatch(value)
+        return slots[whole.group(1)] if whole else SLOT.sub(lambda slot: str(slots[slot.group(1)]), value)
     if isinstance(value, Mapping):
         return {key: _filled(one, slots) for key, one in value.items()}
     return [_filled(one, slots) for one in value] if isinstance(value, list) else value
-
-
-def _nameable_notes(vault: Vault) -> list[str]:
-    """Markdown notes whose path can stand in a request as it is, and reaches the tool as it is."""
-    return [path for path in vault.notes if path.endswith(".md") and file_path(path) == path and '"' not in path]
-
-
-def _body(text: str) -> str:
-    """A note's text without its frontmatter."""
-    return re.sub(r"\A---\n.*?\n---\n", "", text, count=1, flags=re.DOTALL)
-
-
-# -- slots --------------------------------------------------------------------------------------------------------
-
-
-class Slots:
-    """The values of one request, drawn when first asked for; those that belong together are drawn together."""
-
-    def __init__(self, rng: random.Random, vault: Vault, words: Mapping[str, Sequence[Any]], catalog: Catalog) -> None:
-        self._rng = rng
-        self._vault = vault
-        self._words = words
-        self._catalog = catalog
-        self._values: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._values:
-            values = _DRAW[name](self) if name in _DRAW else self._rng.choice(self._words[name])
-            self._values.update(values if isinstance(values, dict) else {name: values})
-        return self._values[name]
-
-    def pick(self, candidates: Sequence[Any], what: str) -> Any:
-        if not candidates:
-            raise CannotFill(f"the vault {self._vault.name} has no {what}")
-        return self._rng.choice(candidates)
-
-    # -- files and folders
-
-    def notes(self) -> dict[str, str]:
-        notes = _nameable_notes(self._vault)
-        if len(notes) < 2:
-            raise CannotFill(f"the vault {self._vault.name} has no two notes")
-        first, second = self._rng.sample(notes, 2)
-        return {
-            "note": first,
-            "note_2": second,
-            "note_name": base_name(first).removesuffix(".md"),
-            "break": self._break_before_line(first),
-            "break_2": self._break_before_line(second),
-        }
-
-    def _break_before_line(self, note: str) -> str:
-        """What has to stand before a line that is appended to a note."""
-        text = self._vault.notes[note].text
-        return "\n" if text and not text.endswith("\n") else ""
-
-    def folders(self) -> dict[str, str]:
-        filled = [path for path in self._vault.folders if any(True for _ in self._vault.inside(path))]
-        first = self.pick(filled, "folder that holds something")
-        apart = [path for path in filled if not f"{path}/".startswith(f"{first}/") and not first.startswith(f"{path}/")]
-        return {"folder": first, "folder_2": self.pick(apart, "second folder"), "folder_name": base_name(first)}
-
-    def empty_folder(self) -> str:
-        empty = [path for path in self._vault.folders if not any(True for _ in self._vault.inside(path))]
-        return self.pick(empty, "empty folder")
-
-    def new_path(self, folder: str, name: str) -> str:
-        path = f"{folder}/{name}" if folder else name
-        if self._vault.has(path):
-            raise CannotFill(f"{path} exists")
-        return path
-
-    def any_folder(self) -> str:
-        """An existing folder, or '' for the root of a vault that has none."""
-        return self._rng.choice(list(self._vault.folders) or [""])
-
-    def fresh_title(self) -> str:
-        return str(self._rng.choice(self._words["title"]))
-
-    # -- text
-
-    def passage(self) -> str:
-        """A line, or the end of it, that stands in the note exactly once."""
-        text = self._vault.notes[self["note"]].text
-        lines = [
-            re.sub(r"^[\s>*+#-]*(?:\[.\] )?", "", line).strip() for line in _body(text).splitlines() if "|" not in line
-        ]
-        fitting = [one for one in lines if 3 <= len(one.split()) <= 10 and '"' not in one and text.count(one) == 1]
-        return str(self.pick(fitting, f"line of its own in {self['note']}"))
-
-    def word(self) -> str:
-        """A word that the note has twice or more."""
-        words = re.findall(r"\b[A-Za-z]{4,}\b", _body(self._vault.notes[self["note"]].text))
-        return str(
-            self.pick(sorted({word for word in words if words.count(word) > 1}), f"word twice in {self['note']}")
-        )
-
-    def line_range(self) -> dict[str, int]:
-        num_lines = self._vault.notes[self["note"]].text.count("\n")
-        if num_lines < 2:
-            raise CannotFill(f"{self['note']} is too short")
-        first = self._rng.randint(1, num_lines - 1)
-        last = self._rng.randint(first + 1, min(num_lines, first + 9))
-        return {"first_line": first, "last_line": last, "line_count": last - first + 1}
-
-    def search(self) -> str:
-        text = _body(self._vault.notes[self.pick(_nameable_notes(self._vault), "notes")].text)
-        pairs = re.findall(r"\b[A-Za-z]{4,} [A-Za-z]{4,}\b", text)
-        return str(self.pick([pair for pair in pairs if len(stems(pair)) == 2], "two words side by side"))
-
-    def name_word(self) -> str:
-        names = [base_name(path) for path in self._vault.notes if parent(path) == self["folder"]]
-        return str(self.pick(re.findall(r"[A-Za-z]{4,}", " ".join(n.rpartition(".")[0] for n in names)), "file names"))
-
-    # -- records
-
-    def state(self) -> dict[str, str]:
-        state = self.pick([one for one in self._vault.states.values() if one.get("tags")], "saved state with tags")
-        session = self._vault.sessions.get(state["sessionId"]) or {"id": state["sessionId"], "name": ""}
-        workspace = self._vault.workspaces[state["workspaceId"]]
-        return {
-            "state_id": state["id"],
-            "state_name": state["name"],
-            "tag": self._rng.choice(state["tags"]),
-            "session_id": session["id"],
-            "session_name": session["name"],
-            "workspace_id": workspace["id"],
-            "workspace_name": workspace["name"],
-        }
-
-    def trace_word(self) -> str:
-        workspaces = {one["workspaceId"] for one in self._vault.traces.values()}
-        if self["workspace_id"] not in workspaces:
-            raise CannotFill(f"nothing is remembered of {self['workspace_name']}")
-        traces = [one["content"] for one in self._vault.traces.values() if one["workspaceId"] == self["workspace_id"]]
-        words = [word for word in re.findall(r"\b[a-z]{5,}\b", self.pick(traces, "traces")) if stems(word)]
-        return str(self.pick(words, "words in its traces"))
-
-    def agent(self, *, is_on: bool) -> dict[str, str]:
-        agents = [one for one in self._vault.agents.values() if one["isEnabled"] == is_on]
-        agent = self.pick(agents, f"agent that is {'on' if is_on else 'off'}")
-        prefix = "" if is_on else "off_"
-        return {f"{prefix}agent_id": agent["id"], f"{prefix}agent_name": agent["name"]}
-
-    # -- the rest
-
-    def running_session(self) -> str:
-        suffix = "".join(self._rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=9))
-        return f"session_{self._rng.randrange(1_700_000_000_000, 1_800_000_000_000)}_{suffix}"
-
-    def command_word(self) -> str:
-        words = {word.lower() for name in COMMANDS.values() for word in re.findall(r"[A-Za-z]{4,}", name)}
-        return self._rng.choice(sorted(words))
-
-    def tools(self) -> dict[str, str]:
-        first, second = self._rng.sample(list(self._catalog.tools), 2)
-        managers = sorted({tool.manager for tool in self._catalog.tools.values() if tool.manager})
-        return {"tool_name": first, "tool_name_2": second, "manager": self._rng.choice(managers)}
-
-
-_DRAW: Mapping[str, Callable[[Slots], Any]] = {
-    **dict.fromkeys(("note", "note_2", "note_name", "break", "break_2"), Slots.notes),
-    **dict.fromkeys(("folder", "folder_2", "folder_name"), Slots.folders),
-    "empty_folder": Slots.empty_folder,
-    "new_note": lambda slots: slots.new_path(slots.any_folder(), f"{slots.fresh_title()}.md"),
-    "new_folder": lambda slots: slots.new_path(slots.any_folder(), slots.fresh_title()),
-    "moved_note": lambda slots: slots.new_path(slots.any_folder(), base_name(slots["note"])),
-    "renamed_note": lambda slots: slots.new_path(parent(slots["note"]), f"{slots.fresh_title()}.md"),
-    "moved_folder": lambda slots: slots.new_path(slots["folder_2"], base_name(slots["folder"])),
-    "renamed_folder": lambda slots: slots.new_path(parent(slots["folder"]), slots.fresh_title()),
-    "passage": Slots.passage,
-    "word": Slots.word,
-    **dict.fromkeys(("first_line", "last_line", "line_count"), Slots.line_range),
-    "search": Slots.search,
-    "name_word": Slots.name_word,
-    **dict.fromkeys(
-        ("state_id", "state_name", "tag", "session_id", "session_name", "workspace_id", "workspace_name"), Slots.state
-    ),
-    "trace_word": Slots.trace_word,
-    **dict.fromkeys(("agent_id", "agent_name"), lambda slots: slots.agent(is_on=True)),
-    **dict.fromkeys(("off_agent_id", "off_agent_name"), lambda slots: slots.agent(is_on=False)),
-    "running_session": Slots.running_session,
-    "command_id": lambda slots: slots.pick(list(COMMANDS), "command"),
-    "command_word": Slots.command_word,
-    **dict.fromkeys(("tool_name", "tool_name_2", "manager"), Slots.tools),
-}
-"""Slots that are drawn from the vault, the catalog and the commands."""
 
 
 # -- the file -----------------------------------------------------------------------------------------------------
 
 
 def load_templates(path: Path, catalog: Catalog) -> Templates:
-    """Read templates; all of their slots and tools must be known. Raises UsageError."""
+    """Read templates; all of their slots, tools and behaviours must be known. Raises UsageError."""
     try:
         raw = path.read_bytes()
         data = json.loads(raw)
-        templates = Templates(data["templates"], data["words"], data["topics"], hashlib.sha256(raw).hexdigest())
-        known = _DRAW.keys() | {name for name, words in templates.words.items() if words}
-        unknown_slots = {slot for one in templates.templates for slot in _SLOT.findall(json.dumps(one))} - known
-        unknown_tools = {one["tool"] for one in templates.templates} - catalog.tools.keys()
-        incomplete = [one["id"] for one in templates.templates if not {"text", "arguments", "context"} <= one.keys()]
+        templates = Templates(
+            data["templates"], data.get("behaviors", []), data["words"], hashlib.sha256(raw).hexdigest()
+        )
+        faults = list(_faults(templates, catalog))
     except OSError as error:
         raise UsageError(f"cannot read the templates {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f'the templates {path} are no JSON object with "templates", "words", "topics"') from error
-    if unknown_slots or unknown_tools or incomplete or not templates.templates or not templates.topics:
-        unknown = ", ".join(sorted(unknown_slots | unknown_tools) + incomplete) or "an empty list"
-        raise UsageError(f"the templates {path} do not fit the catalog {catalog.label}: {unknown}. See --templates")
+        raise UsageError(f'the templates {path} are no JSON object with "templates" and "words"') from error
+    if faults:
+        raise UsageError(
+            f"the templates {path} do not fit the catalog {catalog.label}: {', '.join(faults[:5])}. See --templates, "
+            "or take --prompt-method free, which needs none"
+        )
     return templates
+
+
+def _faults(templates: Templates, catalog: Catalog) -> list[str]:
+    """Slots, tools and behaviours that nobody knows, and templates that lack something, by their names."""
+    everything = [*templates.templates, *templates.behaviors]
+    known = DRAWN_SLOTS.keys() | {name for name, words in templates.words.items() if words}
+    slots = {slot for one in everything for slot in SLOT.findall(json.dumps(one))} - known
+    tools = {one["tool"] for one in everything if one["tool"] is not None} - catalog.tools.keys()
+    behaviors = {one["behavior"] for one in templates.behaviors} - set(BEHAVIORS)
+    calling = {"text", "arguments", "context"}
+    lacking = [one["id"] for one in templates.templates if not calling <= one.keys()]
+    silent = {"text", "want", "answers"}
+    lacking += [
+        one["id"] for one in templates.behaviors if not (silent <= one.keys() or {"want", *calling} <= one.keys())
+    ]
+    return [*sorted(slots | tools | behaviors), *lacking, *([] if templates.templates else ["an empty list"])]

@@ -16,7 +16,9 @@ from Evaluator.catalog import DEFAULT_CATALOG, load_catalog
 from Evaluator.records import to_json_line
 from Evaluator.tool_calls import render_turn
 from Evaluator.vault.loading import load_fixture
-from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, CannotFill, load_templates
+from tests.vaults import any_request
+from Tools.slots import CannotFill
+from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
 
 NUM_TOOLS = 40
 SFT = "Trainers/rtx3090_sft/train_sft.py --model-name embedded --batch-size 2 --gradient-accumulation-steps 2"
@@ -33,7 +35,7 @@ def write_task(folder: Path) -> None:
         rng, number = random.Random(f"overfit:{number}"), number + 1
         vault = rng.choice(TRAINING_VAULTS)
         try:
-            prompt = templates.write(rng, vaults[vault], catalog)
+            prompt = any_request(templates, rng, vaults[vault])
         except CannotFill:
             continue
         prompts.setdefault(prompt.expected_call.name, (vault, prompt))

@@ -92,3 +92,26 @@ def test_no_server_gives_up_after_a_while(teacher):
     server.__exit__()
     with pytest.raises(EndpointLost):
         client.complete(ASK, OPTIONS)
+
+
+def test_a_schema_is_sent_as_far_as_the_service_enforces_it(teacher):
+    client, server = teacher('{"requests": ["a", "b"]}')
+    texts = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+    schema = {
+        "type": "object",
+        "properties": {"requests": texts},
+        "required": ["requests"],
+        "additionalProperties": False,
+    }
+    client.complete(ASK, SamplingOptions(max_tokens=64, schema=schema))
+    sent = server.requests[0]["output_config"]["format"]
+    assert sent["type"] == "json_schema"
+    assert sent["schema"]["required"] == ["requests"] and sent["schema"]["additionalProperties"] is False
+    array = sent["schema"]["properties"]["requests"]
+    assert not {"minItems", "maxItems"} & array.keys() and "minItems: 2" in array["description"]
+    assert texts["minItems"] == 2, "the caller's schema stays as it is"
+
+
+def test_a_refusal_shows_as_the_finish_reason(teacher):
+    client, _ = teacher({"content": [], "stop_reason": "refusal"})
+    assert client.complete(ASK, OPTIONS).finish_reason == "refusal"

@@ -10,7 +10,7 @@ import pytest
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.vault.loading import load_fixture
-from tests.vaults import CATALOG
+from tests.vaults import CATALOG, any_request
 from Tools.selfplay_generator_v2 import main as v2
 from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
 
@@ -67,7 +67,7 @@ def test_unrelated_requests_are_left_alone():
     templates = load_templates(DEFAULT_TEMPLATES, CATALOG)
     vaults = [load_fixture(name) for name in TRAINING_VAULTS]
     alarms = Counter(
-        bool(AVOIDED.overlap(templates.write(random.Random(index), vaults[index % 2], CATALOG).question))
+        bool(AVOIDED.overlap(any_request(templates, random.Random(index), vaults[index % 2]).question))
         for index in range(1500)
     )
     assert alarms[True] / alarms.total() <= 0.01
@@ -78,7 +78,7 @@ def test_v2_rejects_what_overlaps_and_says_so(tmp_path):
     (tmp_path / "r.jsonl").write_text(
         json.dumps({"content": leak, "contains": "Generate a realistic"}) + '\n{"content": "No."}\n'
     )
-    flags = ["--model", f"scripted:{tmp_path / 'r.jsonl'}", "--num-examples", "3", "--output"]
+    flags = ["--model", f"scripted:{tmp_path / 'r.jsonl'}", "--prompt-method", "free", "--no-distinct", "--output"]
     assert v2([*flags, str(tmp_path / "a.jsonl")]) == 3
     reject = json.loads((tmp_path / "a.rejects.jsonl").read_text().splitlines()[0])
     assert reject["reason"] == "prompt.evaluation" and reject["text"] == leak

@@ -1,7 +1,9 @@
 """Both generators, from their flags to their files, with scripted models and with a real HTTP server."""
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -39,13 +41,23 @@ def scripted(tmp_path):
 
 @pytest.fixture
 def self_player(scripted):
-    """A scripted model that writes one request, and answers it right or with plain text."""
-    return scripted({"content": REQUEST, "contains": SEED_TEXT[:30]}, CALL, "I have moved it.")
+    """Flags for a scripted model that writes one request, and answers it right or with plain text."""
+    model = scripted({"content": REQUEST, "contains": SEED_TEXT[:30]}, CALL, "I have moved it.")
+    return ["--model", model, "--prompt-method", "free", "--no-distinct"]
 
 
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out.jsonl"
+
+
+def as_ordered(request):
+    """A teacher that names all that it was to name, and chats differently each time."""
+    order = request["messages"][0]["content"]
+    names = re.findall("^- (.*)", order.partition("names exactly as written here:")[2], re.MULTILINE)
+    words = hashlib.sha256(order.encode()).hexdigest()
+    chatter = " ".join(words[at : at + 4] for at in range(0, 40, 4))
+    return f"Please look into {chatter} and see to this: {', '.join(names)}"
 
 
 def rows_of(path):
@@ -100,58 +112,63 @@ def test_v1_goes_on_to_the_next_prompt_when_one_is_always_cut_off(scripted, out,
 
 
 def test_v2_writes_the_request_and_answers_it_without_a_system_prompt(self_player, out):
-    assert v2(["--model", self_player, "--output", str(out), "--num-examples", "20"]) == 0
+    assert v2([*self_player, "--output", str(out), "--num-examples", "20"]) == 0
     rows = rows_of(out)
     assert {len(row["conversations"]) for row in rows} == {2}
     assert {row["conversations"][0]["content"] for row in rows} == {REQUEST}
     assert Counter(row["label"] for row in rows)[True] > 3
-    assert {row["metadata"]["prompt_model"] for row in rows} == {self_player}
+    assert {row["metadata"]["prompt_model"] for row in rows} == {self_player[1]}
 
 
 def test_v2_asks_with_the_seed_text_and_nothing_else(model_server, out):
     server = model_server()
-    assert v2(["--model", "fake", "--base-url", server.url, "--output", str(out), "--num-examples", "3"]) == 0
+    flags = ["--prompt-method", "free", "--num-examples", "3"]
+    assert v2(["--model", "fake", "--base-url", server.url, "--output", str(out), *flags]) == 0
     asked = [request["messages"] for request in server.requests]
     assert asked.count([{"role": "user", "content": SEED_TEXT}]) == 3
     assert {len(messages) for messages in asked} == {1}
 
 
 def test_v2_templates_know_the_tool(scripted, out):
-    flags = ["--prompt-method", "template", "--num-examples", "60"]
+    flags = ["--prompt-method", "template", "--num-examples", "60", "--behavior-share", "0"]
     assert v2(["--model", scripted(CALL), "--output", str(out), *flags]) == 0
     rows = rows_of(out)
     assert {row["metadata"]["prompt_method"] for row in rows} == {"template"}
     for row in rows:
         metadata = row["metadata"]
-        assert metadata["checks"]["relevance"] is (metadata["target_tool"] == "vaultManager_moveNote")
+        assert metadata["checks"]["relevance"] is (metadata["expected_tools"] == ["vaultManager_moveNote"])
+        assert metadata["cell"] in metadata["expected_tools"]
         assert row["label"] is False, "the note that it moves was not asked for"
         assert json.loads(metadata["goal"])
 
 
 def test_v2_mixes_methods_and_asks_claude_through_the_sdk(self_player, out, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
-    with FakeAnthropicServer("Put Garden/Plan.md beside the note that I am reading.") as teacher:
+    with FakeAnthropicServer(as_ordered) as teacher:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", teacher.url)
-        flags = ["--prompt-generator-model", "claude-test-1", "--prompt-method", "self,template,teacher:2"]
-        assert v2(["--model", self_player, "--output", str(out), "--num-examples", "40", *flags]) == 0
+        flags = ["--prompt-generator-model", "claude-test-1", "--prompts-per-call", "1", "--num-examples", "40"]
+        methods = ["--prompt-method", "free,template,teacher:2"]
+        assert v2([*self_player, "--output", str(out), *flags, *methods]) == 0
     rows = rows_of(out)
-    assert set(Counter(row["metadata"]["prompt_method"] for row in rows)) == {"self", "template", "teacher"}
+    assert set(Counter(row["metadata"]["prompt_method"] for row in rows)) == {"free", "template", "teacher"}
     taught = [row for row in rows if row["metadata"]["prompt_method"] == "teacher"]
     assert {row["metadata"]["prompt_model"] for row in taught} == {"claude-test-1"}
-    assert len({request["messages"][0]["content"] for request in teacher.requests}) > 3  # topics vary
+    assert {row["label"] for row in taught} == {False} and all(row["metadata"]["cell"] for row in taught)
+    assert all("names exactly as written" in ask["messages"][0]["content"] for ask in teacher.requests[:1])
 
 
 def test_v2_rejects_what_is_no_request_and_never_labels_it(scripted, out):
     bad = [{"content": text, "contains": SEED_TEXT[:30]} for text in ("Yes", REQUEST, "1. One.\n2. Two.")]
     cut_off = {"content": REQUEST, "contains": SEED_TEXT[:30], "finish_reason": "length"}
-    assert v2(["--model", scripted(*bad, cut_off, CALL), "--output", str(out), "--num-examples", "30"]) == 0
+    flags = ["--prompt-method", "free", "--no-distinct", "--num-examples", "30"]
+    assert v2(["--model", scripted(*bad, cut_off, CALL), "--output", str(out), *flags]) == 0
     rejects = rows_of(out.with_suffix(".rejects.jsonl"))
     assert {"prompt.too_short", "prompt.several", "prompt.truncated"} == {reject["reason"] for reject in rejects}
     assert {row["conversations"][0]["content"] for row in rows_of(out)} == {REQUEST}
 
 
 def test_a_hopeless_run_ends_with_status_3_and_says_why(scripted, out, capsys):
-    assert v2(["--model", scripted("Yes"), "--output", str(out), "--num-examples", "5"]) == 3
+    assert v2(["--model", scripted("Yes"), "--output", str(out), "--prompt-method", "free"]) == 3
     assert "prompt.too_short" in capsys.readouterr().err
     assert not rows_of(out)
 
@@ -172,7 +189,7 @@ def test_same_seed_same_bytes_at_any_concurrency(self_player, tmp_path):
     for concurrency in ("1", "3", "16"):
         path = tmp_path / concurrency / "out.jsonl"
         path.parent.mkdir()
-        v2(["--model", self_player, "--output", str(path), "--num-examples", "50", "--concurrency", concurrency])
+        v2([*self_player, "--output", str(path), "--num-examples", "50", "--concurrency", concurrency])
         written.append(path.read_bytes())
     assert written[0] == written[1] == written[2]
 
@@ -181,13 +198,13 @@ def test_another_seed_gives_other_sampling(self_player, tmp_path):
     drawn = []
     for seed in ("1", "2"):
         path = tmp_path / f"{seed}.jsonl"
-        v2(["--model", self_player, "--output", str(path), "--num-examples", "5", "--seed", seed])
+        v2([*self_player, "--output", str(path), "--num-examples", "5", "--seed", seed])
         drawn.append([row["metadata"]["temperature"] for row in rows_of(path)])
     assert drawn[0] != drawn[1]
 
 
 def test_a_complete_run_does_nothing_again(self_player, out, capsys):
-    command = ["--model", self_player, "--output", str(out), "--num-examples", "10"]
+    command = [*self_player, "--output", str(out), "--num-examples", "10"]
     assert v2(command) == 0
     before = out.stat()
     assert v2(command) == 0
@@ -196,7 +213,7 @@ def test_a_complete_run_does_nothing_again(self_player, out, capsys):
 
 
 def test_a_lost_output_is_made_again_from_the_journal(self_player, out):
-    command = ["--model", self_player, "--output", str(out), "--num-examples", "10"]
+    command = [*self_player, "--output", str(out), "--num-examples", "10"]
     v2(command)
     before = out.read_bytes()
     out.unlink()
@@ -207,13 +224,13 @@ def test_a_lost_output_is_made_again_from_the_journal(self_player, out):
 def test_a_larger_number_tops_up_to_the_same_bytes_as_one_run(self_player, tmp_path):
     steps, at_once = tmp_path / "steps.jsonl", tmp_path / "once.jsonl"
     for number in ("7", "20"):
-        assert v2(["--model", self_player, "--output", str(steps), "--num-examples", number]) == 0
-    v2(["--model", self_player, "--output", str(at_once), "--num-examples", "20"])
+        assert v2([*self_player, "--output", str(steps), "--num-examples", number]) == 0
+    v2([*self_player, "--output", str(at_once), "--num-examples", "20"])
     assert steps.read_bytes() == at_once.read_bytes()
 
 
 def test_a_torn_last_line_is_repaired(self_player, out):
-    command = ["--model", self_player, "--output", str(out), "--num-examples", "10"]
+    command = [*self_player, "--output", str(out), "--num-examples", "10"]
     v2(command)
     whole = out.read_bytes()
     journal = out.with_suffix(".journal")
@@ -223,24 +240,24 @@ def test_a_torn_last_line_is_repaired(self_player, out):
 
 
 def test_other_settings_are_refused_with_what_differs(self_player, out, capsys):
-    v2(["--model", self_player, "--output", str(out), "--num-examples", "5"])
+    v2([*self_player, "--output", str(out), "--num-examples", "5"])
     before = out.read_bytes()
-    assert v2(["--model", self_player, "--output", str(out), "--num-examples", "5", "--seed", "9"]) == 2
+    assert v2([*self_player, "--output", str(out), "--num-examples", "5", "--seed", "9"]) == 2
     assert "seed was 0, now 9" in capsys.readouterr().err
     assert out.read_bytes() == before
-    assert v2(["--model", self_player, "--output", str(out), "--num-examples", "5", "--seed", "9", "--overwrite"]) == 0
+    assert v2([*self_player, "--output", str(out), "--num-examples", "5", "--seed", "9", "--overwrite"]) == 0
     assert {row["metadata"]["seed"] for row in rows_of(out)} == {9}
 
 
 def test_a_file_that_is_not_ours_is_left_alone(self_player, out, capsys):
     out.write_text("precious\n", encoding="utf-8")
-    assert v2(["--model", self_player, "--output", str(out), "--num-examples", "5"]) == 2
+    assert v2([*self_player, "--output", str(out), "--num-examples", "5"]) == 2
     assert out.read_text(encoding="utf-8") == "precious\n"
     assert "--overwrite" in capsys.readouterr().err
 
 
 def test_a_damaged_journal_is_refused_and_kept(self_player, out, capsys):
-    command = ["--model", self_player, "--output", str(out), "--num-examples", "5"]
+    command = [*self_player, "--output", str(out), "--num-examples", "5"]
     v2(command)
     journal = out.with_suffix(".journal")
     damaged = journal.read_bytes().replace(b'"label"', b'"lebal"', 1)
@@ -297,7 +314,10 @@ def test_v1_and_v2_have_one_schema(model_server, tmp_path):
 
 def shape(row):
     """The keys of a row with the types they may have."""
-    nullable = {"prompt_model", "target_tool", "vault", "goal", "top_p"}
+    nullable = {
+        *("prompt_model", "target_tool", "vault", "goal", "top_p", "cell", "template", "persona", "phrasing", "round"),
+        *("expected_behavior", "behavior"),
+    }
     metadata = {key: "null" if key in nullable else type(value).__name__ for key, value in row["metadata"].items()}
     return [
         list(row),
@@ -317,7 +337,7 @@ def run_script(script, *flags, **options):
 
 
 def test_a_dash_streams_rows_to_stdout_and_nothing_else(self_player):
-    result = run_script("selfplay_generator_v2.py", "--model", self_player, "--output", "-", "--num-examples", "6")
+    result = run_script("selfplay_generator_v2.py", *self_player, "--output", "-", "--num-examples", "6")
     assert result.returncode == 0
     assert len([json.loads(line) for line in result.stdout.splitlines()]) == 6
     assert b"6 of 6 samples" in result.stderr
@@ -429,15 +449,18 @@ def test_another_catalog_works_with_its_own_prompts(scripted, out, tmp_path, cap
     right = 'tool_call: lamp_switch\narguments: {"is_on": true}'
     model = scripted({"content": "Please switch the light on.", "contains": SEED_TEXT[:30]}, right)
     flags = ["--model", model, "--catalog", str(tmp_path / "lamps.json"), "--num-examples", "2"]
+    free = ["--prompt-method", "free", "--no-distinct"]
     assert v1([*flags, "--output", str(out), "--prompt-set", str(tmp_path / "set.json")]) == 0
-    assert v2([*flags, "--output", str(tmp_path / "own.jsonl")]) == 0
+    assert v2([*flags, "--output", str(tmp_path / "own.jsonl")]) == 2
+    assert "--prompt-method free" in capsys.readouterr().err
+    assert v2([*flags, *free, "--output", str(tmp_path / "own.jsonl")]) == 0
     assert all(row["label"] for row in rows_of(out) + rows_of(tmp_path / "own.jsonl"))
     assert v1([*flags, "--output", str(tmp_path / "wrong.jsonl")]) == 2
     assert "lamps@1 does not have" in capsys.readouterr().err
 
 
 def test_self_play_shows_the_tools_that_were_called(self_player, out, capsys):
-    v2(["--model", self_player, "--output", str(out), "--num-examples", "10"])
+    v2([*self_player, "--output", str(out), "--num-examples", "10"])
     assert "1 called in true samples" in capsys.readouterr().err
     assert {tuple(row["metadata"]["called_tools"]) for row in rows_of(out) if row["label"]} == {
         ("vaultManager_moveNote",)

@@ -1,7 +1,9 @@
 import pytest
 
 from Evaluator.errors import UsageError
+from Evaluator.model_client import Stopped
 from Evaluator.model_flags import client_from, teacher_from
+from Evaluator.runs.clients import Clients
 from Tools.selfplay_generator import build_parser
 
 
@@ -36,3 +38,16 @@ def test_claude_is_reached_through_a_proxy_only_when_asked(monkeypatch, flag, is
     client = teacher_from(args, "claude-test-1")
     assert client._sdk._client.trust_env is is_used
     client.close()
+
+
+def test_batches_are_for_claude_and_closed_with_the_other_clients(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
+    clients = Clients(build_parser().parse_args(["--output", "-"]))
+    with pytest.raises(UsageError, match="gpt"):
+        clients.batches("gpt")
+    batches = clients.batches("claude-test-1")
+    clients.stop()
+    with pytest.raises(Stopped):
+        batches.state("msgbatch_1")
+    clients.close()
+    assert batches._sdk._client.is_closed

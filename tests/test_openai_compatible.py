@@ -64,8 +64,18 @@ def test_sampling_parameters_and_messages_are_sent(model_server, client_for):
 def test_what_is_not_set_is_not_sent(model_server, client_for):
     server = model_server()
     client_for(server.url).complete(ASK, SamplingOptions(max_tokens=8))
-    assert not {"temperature", "top_p", "seed", "stop"} & server.requests[-1].keys()
+    assert not {"temperature", "top_p", "seed", "stop", "response_format"} & server.requests[-1].keys()
     assert "authorization" not in server.headers[-1].lower()
+
+
+def test_a_schema_is_sent_as_the_form_of_the_answer(model_server, client_for):
+    server = model_server()
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    client_for(server.url).complete(ASK, SamplingOptions(max_tokens=8, schema=schema))
+    assert server.requests[-1]["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema, "strict": True},
+    }
 
 
 def test_a_result_that_the_model_wrote_is_cut_off(model_server, client_for):

@@ -1,7 +1,8 @@
 import pytest
 
 from Evaluator.runs.attempts import UnusablePrompt
-from Tools.prompt_writer import clean_request, parse_methods
+from Tools.prompt_writer import parse_methods
+from Tools.usable_requests import clean_request
 
 REQUEST = "Move Inbox/Plan.md to the folder Garden."
 

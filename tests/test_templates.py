@@ -10,9 +10,9 @@ from Evaluator.tool_calls import render_turn
 from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import CATALOG, NOTES, small_vault
-from Tools.prompt_writer import clean_request
 from Tools.selfplay_generator_v2 import main as v2
 from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
+from Tools.usable_requests import clean_request
 
 TEMPLATES = load_templates(DEFAULT_TEMPLATES, CATALOG)
 
@@ -34,7 +34,7 @@ def test_templates_cover_every_tool():
 
 def test_the_same_random_numbers_give_the_same_prompt():
     vault = load_fixture("farm")
-    first, second = (TEMPLATES.write(random.Random(5), vault, CATALOG) for _ in range(2))
+    first, second = (TEMPLATES.fill(TEMPLATES.templates[5], random.Random(5), vault, CATALOG) for _ in range(2))
     assert first == second
 
 

@@ -21,6 +21,7 @@ from Evaluator.model_client import SamplingOptions
 from Evaluator.records import Message
 from Evaluator.tool_calls import render_turn
 from Evaluator.vault.loading import load_fixture
+from tests.vaults import any_request
 from Tools.templates import DEFAULT_TEMPLATES, load_templates
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +33,7 @@ def write_rows(path, num_prompts):
     """For each prompt its right call, and a wrong answer in plain words: short ones, for the sake of time."""
     catalog, vault = load_catalog(DEFAULT_CATALOG), load_fixture("farm")
     templates = load_templates(DEFAULT_TEMPLATES, catalog).that_fit([vault], catalog)
-    prompts = [templates.write(random.Random(number), vault, catalog) for number in range(8 * num_prompts)]
+    prompts = [any_request(templates, random.Random(number), vault) for number in range(8 * num_prompts)]
     prompts.sort(key=lambda prompt: len(json.dumps(prompt.expected_call.arguments)))
     rows = []
     for prompt in prompts[:num_prompts]:

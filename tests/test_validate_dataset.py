@@ -2,7 +2,6 @@
 
 import io
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +11,10 @@ import pytest
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Message
 from Evaluator.tool_calls import render_turn, with_results
-from Evaluator.vault.loading import load_fixture
-from tests.vaults import CATALOG, call
+from tests.vaults import call, training_cells
+from Tools.cells import right_answer
 from Tools.selfplay_generator import main as v1
 from Tools.selfplay_generator_v2 import main as v2
-from Tools.templates import DEFAULT_TEMPLATES, load_templates
 from Tools.validate_dataset import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +95,7 @@ def test_what_is_no_row_is_told_by_its_line_and_status_1(tmp_path, capsys):
 
 def test_rows_of_v2_are_judged_on_their_vault_and_goal_again(tmp_path, capsys):
     """A scripted model that knows some right answers: the labels of the run are those of the second judgement."""
-    templates = load_templates(DEFAULT_TEMPLATES, CATALOG)
+    cells = training_cells()
     (tmp_path / "none.jsonl").write_text('{"content": "No."}\n')
     flags = ["--prompt-method", "template", "--num-examples", "60", "--include-results"]
     probe = tmp_path / "probe.jsonl"
@@ -106,9 +104,9 @@ def test_rows_of_v2_are_judged_on_their_vault_and_goal_again(tmp_path, capsys):
     for line in probe.read_text().splitlines():
         data = json.loads(line)
         question, goal = data["conversations"][0]["content"], data["metadata"]["goal"]
-        call = right_call(templates, data["metadata"]["slot"])
-        assert json.loads(goal)
-        replies.append({"content": render_turn([call]).content, "contains": question})
+        answer = right_answer(cells.draw(data["metadata"]["slot"]).prompt)
+        assert goal is None or json.loads(goal)
+        replies.append({"content": answer, "contains": question})
     replies = [
         one if index % 2 else {**one, "content": one["content"].replace("e", "a", 9)}
         for index, one in enumerate(replies)
@@ -118,18 +116,11 @@ def test_rows_of_v2_are_judged_on_their_vault_and_goal_again(tmp_path, capsys):
     assert v2(["--model", f"scripted:{tmp_path / 'some.jsonl'}", "--output", str(out), *flags]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert 20 <= sum(one["label"] for one in rows) <= 40
-    assert all("\n\nResult: {" in one["conversations"][-1]["content"] for one in rows if one["label"])
+    right_calls = [one for one in rows if one["label"] and one["metadata"]["called_tools"]]
+    assert right_calls and all("\n\nResult: {" in one["conversations"][-1]["content"] for one in right_calls)
     again = relabelled(capsys, str(out))
     assert [one["label"] for one in again] == [one["label"] for one in rows]
     assert [one["metadata"]["checks"] for one in again] == [one["metadata"]["checks"] for one in rows]
-
-
-def right_call(templates, slot: int):
-    """The right call for the prompt that slot `slot` of a run with seed 0 asks."""
-    rng = random.Random(f"0:{slot}")
-    rng.choices(["template"], weights=[1.0])
-    vault = rng.choice([load_fixture(name) for name in ("farm", "studio")])
-    return templates.write(rng, vault, CATALOG).expected_call
 
 
 def test_rows_of_v1_are_judged_by_their_prompt_set(tmp_path, capsys):

@@ -1,12 +1,18 @@
 """A small vault and short ways to call tools on it, for tests."""
 
+import random
 from typing import Any
 
 from Evaluator.catalog import CONTEXT, load_catalog
-from Evaluator.records import ToolCall
+from Evaluator.records import Prompt, ToolCall
+from Evaluator.vault.loading import load_fixture
 from Evaluator.vault.replies import Reply
 from Evaluator.vault.server import run_call
 from Evaluator.vault.state import Note, Vault, parents
+from Tools.cells import Cells
+from Tools.coverage import BALANCED, Turns, shares_of
+from Tools.phrasing import load_manners
+from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, Templates, load_templates
 
 CATALOG = load_catalog()
 SESSION = "session_1767262543096_w42rv31zz"
@@ -29,6 +35,21 @@ NOTES = {
     "Journal/2026-07-14.md": "Rain. No work in the garden.\n",
     "Photos/bed.png": "",
 }
+
+
+def any_request(templates: Templates, rng: random.Random, vault: Vault) -> Prompt:
+    """A random template of a tool, filled from a vault."""
+    return templates.fill(rng.choice(templates.templates), rng, vault, CATALOG)
+
+
+def training_cells(seed: int = 0, behavior_share: float = 0.2) -> Cells:
+    """The cells that v2 draws without further flags."""
+    templates = load_templates(DEFAULT_TEMPLATES, CATALOG)
+    tools = dict.fromkeys(one["tool"] for one in templates.templates)
+    behaviors = dict.fromkeys(one["behavior"] for one in templates.behaviors)
+    turns = Turns(shares_of(BALANCED, tools, behaviors, behavior_share), seed)
+    vaults = [load_fixture(name) for name in TRAINING_VAULTS]
+    return Cells(templates, load_manners(), vaults, CATALOG, turns, seed)
 
 
 def small_vault() -> Vault:

@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
-from Evaluator.model_client import Completion, EndpointLost, SampleFailed, Stopped
+from Evaluator.model_client import EndpointLost, SampleFailed, Stopped
 
 log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
 
 FIRST_BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 8.0
@@ -97,14 +100,14 @@ class EndpointPool:
         self._last_failure = ""
         self._jitter = random.Random()
 
-    def call(self, attempt: Callable[[str], Completion]) -> Completion:
+    def call(self, attempt: Callable[[str], _Answer]) -> _Answer:
         """attempt(url) until it succeeds. Raises SampleFailed, EndpointLost, Stopped, or what else `attempt` raises."""
         faults = 0
         while True:
             endpoint = self._take()
             started = time.monotonic()
             try:
-                completion = attempt(endpoint.url)
+                answer = attempt(endpoint.url)
             except (Busy, Unreachable, Faulty) as failure:
                 self._note_failure(endpoint, failure, started)
                 if isinstance(failure, Faulty):
@@ -117,7 +120,7 @@ class EndpointPool:
                 raise
             else:
                 self._note_success(endpoint)
-                return completion
+                return answer
 
     def stop(self) -> None:
         self._stopped.set()

@@ -81,6 +81,9 @@ class OpenAICompatibleClient:
             body["stop"] = list(options.stop)
         if options.functions:
             body["tools"] = list(options.functions)
+        if options.schema is not None:
+            json_schema = {"name": "answer", "schema": dict(options.schema), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
         return body
 
     def _attempt(self, url: str, body: bytes, stop: Sequence[str]) -> Completion:

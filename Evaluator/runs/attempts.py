@@ -16,12 +16,26 @@ from Evaluator.validator import CUT_OFF, NO_ROOM, unanswered, validate
 
 
 class UnusablePrompt(Exception):
-    """What was written is no request. `reason` is a stable code, `text` what was written."""
+    """What was written is no request. `reason` is a stable code, `text` what was written, `cell` what it was for."""
 
-    def __init__(self, reason: str, sentence: str, text: str | None) -> None:
+    def __init__(self, reason: str, sentence: str, text: str | None, cell: str | None = None) -> None:
         super().__init__(sentence)
         self.reason = reason
         self.text = text
+        self.cell = cell
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a prompt was drawn for: `cell` is a tool or `behavior:ask`; the rest is how it is said."""
+
+    cell: str | None = None
+    template: str | None = None
+    persona: str | None = None
+    phrasing: str | None = None
+
+
+UNKNOWN_ORIGIN = Origin()
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,7 @@ class WrittenPrompt:
     method: str
     written_by: str | None = None
     told: str | None = None
+    origin: Origin = UNKNOWN_ORIGIN
 
     def messages(self) -> list[Message]:
         """What is sent."""
@@ -110,6 +125,7 @@ class Generation:
     runs_calls: bool = True  # whether grounding and execution are judged
     includes_results: bool = False  # whether the vault's results are written after the calls
     counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
+    round: int | None = None  # which turn of a loop this is
 
     def ask(self, slot: int, attempt: int) -> Answered | Reject:
         """Attempt number `attempt` for `slot`; depends on these, the seed and the models only."""
@@ -120,7 +136,7 @@ class Generation:
             options = self.sampling.draw(rng, slot // self.prompts_in_turn)
             completion = self.client.complete(written.messages(), options)
         except UnusablePrompt as unusable:
-            return Reject(slot, attempt, unusable.reason, str(unusable), text=unusable.text)
+            return Reject(slot, attempt, unusable.reason, str(unusable), text=unusable.text, cell=unusable.cell)
         except SampleFailed as failed:
             if failed.reason == CONTEXT_OVERFLOW and self.counts_cut_off_answers:
                 return Answered(slot, attempt, written, options, NO_ANSWER)
@@ -128,7 +144,15 @@ class Generation:
             return Reject(slot, attempt, failed.reason, str(failed), prompt=question)
         if completion.is_truncated and not self.counts_cut_off_answers:
             text, question = completion.message.content, written.prompt.question
-            return Reject(slot, attempt, "answer.truncated", "cut off at --max-tokens", text=text, prompt=question)
+            return Reject(
+                slot,
+                attempt,
+                "answer.truncated",
+                "cut off at --max-tokens",
+                text=text,
+                prompt=question,
+                cell=written.origin.cell,
+            )
         return Answered(slot, attempt, written, options, completion)
 
     def judge(self, answered: Answered) -> Sample:
@@ -149,6 +173,8 @@ class Generation:
             source=self.source,
             prompt_method=written.method,
             prompt_model=written.written_by,
+            round=self.round,
+            **written.origin.__dict__,
             target_tool=prompt.expected_tools[0] if len(prompt.expected_tools) == 1 else None,
             expected_tools=list(prompt.expected_tools),
             vault=prompt.vault.fingerprint if prompt.vault else None,
@@ -157,7 +183,9 @@ class Generation:
             behavior=verdict.behavior,
             called_tools=[call.name[:80] for call in verdict.calls],
             model=self.model,
+            tools_told=written.told is not None or bool(options.functions),
             seed=self.seed,
+            sampling_seed=options.seed,
             temperature=options.temperature,
             top_p=options.top_p,
             max_tokens=options.max_tokens,

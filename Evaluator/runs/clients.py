@@ -3,10 +3,14 @@
 import argparse
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from Evaluator.model_client import Completion, ModelClient, SamplingOptions
-from Evaluator.model_flags import client_from, teacher_from
+from Evaluator.model_flags import batches_from, client_from, teacher_from
 from Evaluator.records import Message
+
+if TYPE_CHECKING:
+    from Evaluator.backends.anthropic_batches import AnthropicBatches
 
 
 class Meter:
@@ -48,7 +52,7 @@ class Clients:
     def __init__(self, args: argparse.Namespace) -> None:
         self.meter = Meter()
         self._args = args
-        self._made: list[MeteredClient] = []
+        self._made: list[MeteredClient | AnthropicBatches] = []
         self._answering: MeteredClient | None = None
 
     def answering(self) -> ModelClient:
@@ -63,9 +67,16 @@ class Clients:
             return self.answering()
         return self._metered(teacher_from(self._args, model, base_urls, api_key_env))
 
+    def batches(self, model: str) -> "AnthropicBatches":
+        """Message Batches for a claude-... that writes prompts."""
+        made = batches_from(self._args, model)
+        self._made.append(made)
+        return made
+
     def _metered(self, client: ModelClient) -> MeteredClient:
-        self._made.append(MeteredClient(client, self.meter))
-        return self._made[-1]
+        metered = MeteredClient(client, self.meter)
+        self._made.append(metered)
+        return metered
 
     def stop(self) -> None:
         """Requests that wait for an endpoint give up."""

@@ -6,7 +6,6 @@ header with the settings, then lines that are either samples, byte for byte as t
 a sample), so a run that is started again knows what is missing, at any concurrency and after any kind of death.
 """
 
-import errno
 import json
 import os
 import threading
@@ -17,12 +16,8 @@ from typing import Any, BinaryIO
 
 from Evaluator.errors import UsageError
 from Evaluator.records import Reject, Sample, to_json_line
-from Evaluator.runs.sinks import Tally
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from Evaluator.runs.file_lock import take_lock
+from Evaluator.runs.sinks import Holes, Tally
 
 
 class JournalError(UsageError):
@@ -32,21 +27,25 @@ class JournalError(UsageError):
 class Journal:
     """An open journal, locked against a second run. Writing is safe from many threads."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False, attempts_per_cell: int = 0
+    ) -> None:
         """Open the journal at `path`. Raises JournalError where its settings differ, or another run holds it.
 
         A new journal begins with its first entry: until then nothing is written, and `overwrite` destroys nothing.
         """
         self.path = path
         self.tally = Tally()
-        self._settings = settings
+        self._holes = Holes(attempts_per_cell, self.tally)
+        self.settings = json.loads(json.dumps(settings))
         self._places = array("q")  # of each slot: twice the offset of its line, plus its label; -1 without a sample
         self._attempts: dict[int, int] = {}  # slot without a sample -> attempts made
         self._writing = threading.Lock()
         self._is_open = True
         self._file: BinaryIO = path.open("ab+", buffering=0)
         try:
-            _lock(self._file, path)
+            if not take_lock(self._file):
+                raise JournalError(f"another run is writing {path}: wait for it, or give another --output")
             self._end = 0 if overwrite else self._load()
         except BaseException:
             self._file.close()
@@ -108,7 +107,7 @@ class Journal:
     def _compare(self, found: Any) -> None:
         if not isinstance(found, dict):
             raise self._damaged(0)
-        wanted = self._settings
+        wanted = self.settings
         different = [
             f"{name} was {_short(found.get(name))}, now {_short(wanted.get(name))}"
             for name in {**found, **wanted}
@@ -130,18 +129,19 @@ class Journal:
                 offset = self._write(line)
                 self._note_sample(sample.metadata.slot, sample.label, data["metadata"], offset)
 
-    def add_reject(self, reject: Reject) -> None:
+    def add_reject(self, reject: Reject) -> bool:
         line = to_json_line({"reject": reject.to_dict()})
         with self._writing:
-            if self._is_open:
-                self._write(line)
-                self._note_reject(reject)
+            if not self._is_open:
+                return False
+            self._write(line)
+            return self._note_reject(reject)
 
     def _write(self, line: bytes) -> int:
         """Append one whole line, after the header if it is the first, and return where it starts."""
         if self._end == 0:
             self._file.truncate(0)
-            self._end = self._append(to_json_line({"settings": self._settings}), 0)
+            self._end = self._append(to_json_line({"settings": self.settings}), 0)
         start = self._end
         self._end = self._append(line, start)
         return start
@@ -171,9 +171,10 @@ class Journal:
         self._attempts.pop(slot, None)
         self.tally.count(label, metadata)
 
-    def _note_reject(self, reject: Reject) -> None:
+    def _note_reject(self, reject: Reject) -> bool:
         self._attempts[reject.slot] = reject.attempt + 1
         self.tally.rejects[reject.reason] += 1
+        return self._holes.note(reject.slot, reject.cell)
 
     def seal(self) -> None:
         """Take nothing more: what is still under way comes too late."""
@@ -191,9 +192,9 @@ class Journal:
     # -- reading ------------------------------------------------------------------------------------------------
 
     def missing_slots(self, num_examples: int) -> Iterator[tuple[int, int]]:
-        """(slot, attempts made so far) of each sample that the first `num_examples` slots still lack."""
+        """(slot, attempts made so far) of each sample that the first `num_examples` slots lack and may still get."""
         for slot in range(num_examples):
-            if slot >= len(self._places) or self._places[slot] < 0:
+            if (slot >= len(self._places) or self._places[slot] < 0) and slot not in self._holes.slots:
                 yield slot, self._attempts.get(slot, 0)
 
     def offsets(self, label: bool) -> list[int]:
@@ -207,6 +208,13 @@ class Journal:
                 lines.seek(offset)
                 yield lines.readline()
 
+    def requests(self) -> Iterator[tuple[int, str]]:
+        """(slot, request) of each sample."""
+        for line in self.sample_lines(place >> 1 for place in self._places if place >= 0):
+            sample = json.loads(line)
+            asked = [turn["content"] for turn in sample["conversations"] if turn["role"] == "user"]
+            yield sample["metadata"]["slot"], asked[-1]
+
     def reject_lines(self) -> Iterator[bytes]:
         """All rejects in the order they came, one JSON line each."""
         with self.path.open("rb") as lines:
@@ -219,19 +227,3 @@ class Journal:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Hold `file` for this process. The system lets go of it when the process ends, however it ends."""
-    try:
-        if fcntl:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            file.seek(1 << 40)  # far behind the end: Windows lets nobody else read what is locked
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            raise
-        raise JournalError(f"another run is writing {path}: wait for it, or give another --output") from error

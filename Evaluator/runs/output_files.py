@@ -48,9 +48,11 @@ class OutputFiles:
             )
 
     def are_made_from(self, journal: Journal) -> bool:
-        """Whether the output on disk was made from all that the journal holds."""
+        """Whether the output on disk was made from all that the journal holds, by a run with its settings."""
         try:
-            return self.samples.is_file() and json.loads(self.run.read_bytes())["journal_bytes"] == journal.size
+            run = json.loads(self.run.read_bytes())
+            is_of_it = run["journal_bytes"] == journal.size and run["settings"] == journal.settings
+            return self.samples.is_file() and is_of_it
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -81,6 +83,7 @@ def _counts(tally: Tally) -> dict[str, Any]:
         "true": tally.labels[True],
         "false": tally.labels[False],
         "rejects": dict(sorted(tally.rejects.items())),
+        "holes": dict(sorted(tally.holes.items())),
         "errors": dict(tally.errors.most_common()),
         "tools": dict(sorted(tally.tools.items())),
         "prompt_tokens": tally.prompt_tokens,

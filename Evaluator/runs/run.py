@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from Evaluator.runs.output_files import OutputFiles
 from Evaluator.runs.progress import Progress
 from Evaluator.runs.signals import Signals
 from Evaluator.runs.sinks import Sink, StdoutSink
-from Evaluator.runs.workers import Workers, work_until_done
+from Evaluator.runs.workers import NothingUsable, Workers, work_until_done
 
 log = logging.getLogger(__name__)
 _END_BYTES = 1 << 20
@@ -36,19 +36,22 @@ _END_BYTES = 1 << 20
 class Plan:
     """What a program wants: `settings` are those that shape samples, beyond the common ones.
 
-    `prompt_source(clients)` makes the source when work starts, with the clients it needs.
+    `prompt_source(clients, earlier)` makes the source when work starts, with the clients it needs; `earlier` are slot
+    and request of the samples that are there already.
     `prompts_in_turn` is the number of prompts asked before the first comes again with the next variation.
     """
 
     source: str
     settings: Mapping[str, Any]
     num_examples: int
-    prompt_source: Callable[[Clients], PromptSource]
+    prompt_source: Callable[[Clients, Iterable[tuple[int, str]]], PromptSource]
     prompts_in_turn: int = 1
     num_variations: int = 1
     functions: Sequence[Mapping[str, Any]] = ()  # tools that are sent along, in OpenAI's form
     is_for_training: bool = True  # whether the rows want both labels
     counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
+    attempts_per_cell: int = 0  # so many rejects and a slot is given up (0: never)
+    round: int | None = None  # which turn of a loop this is
 
 
 def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
@@ -119,9 +122,9 @@ class Run:
     def _to_stdout(self) -> int:
         """Rows as they come; nothing is kept, so nothing can be continued."""
         slots = ((slot, 0) for slot in range(self._plan.num_examples))
-        sink = StdoutSink()
+        sink = StdoutSink(self._plan.attempts_per_cell)
         try:
-            return self._generate(sink, slots)
+            return self._generate(sink, slots, ())
         finally:
             sink.seal()
 
@@ -129,14 +132,19 @@ class Run:
         """The journal while it runs, the other files at the end, whatever the end was."""
         files = OutputFiles(Path(self._args.output))
         files.check(overwrite=self._args.overwrite)
-        journal = Journal(files.journal, self._settings, overwrite=self._args.overwrite)
+        journal = Journal(
+            files.journal,
+            self._settings,
+            overwrite=self._args.overwrite,
+            attempts_per_cell=self._plan.attempts_per_cell,
+        )
         try:
             if self._is_complete(journal) and files.are_made_from(journal):
                 log.info("%s holds %d samples already: nothing to do", files.samples, journal.tally.samples)
                 return OK
             try:
                 slots = journal.missing_slots(self._plan.num_examples)
-                return OK if self._is_complete(journal) else self._generate(journal, slots)
+                return OK if self._is_complete(journal) else self._generate(journal, slots, journal.requests())
             finally:
                 journal.seal()
                 if journal.has_entries:
@@ -145,11 +153,12 @@ class Run:
             journal.close()
 
     def _is_complete(self, sink: Sink) -> bool:
-        return sink.tally.samples >= self._plan.num_examples
+        """Whether nothing is left to do: every slot is filled or given up."""
+        return sink.tally.samples + sink.tally.holes.total() >= self._plan.num_examples
 
-    def _generate(self, sink: Sink, slots: Iterator[tuple[int, int]]) -> int:
+    def _generate(self, sink: Sink, slots: Iterator[tuple[int, int]], earlier: Iterable[tuple[int, str]]) -> int:
         """Fill `slots` and return the status; raises what made the workers fail."""
-        workers = Workers(self._generation(), slots, sink, self._args.concurrency, self._clients.stop)
+        workers = Workers(self._generation(earlier), slots, sink, self._args.concurrency, self._clients.stop)
         self._signals.interrupt = False
         self._started = time.monotonic()
         with Progress(sink.tally, self._plan.num_examples, self._clients.meter) as progress:
@@ -160,13 +169,17 @@ class Run:
             log.info("%s", progress.summary(self._args.concurrency, len(self._catalog.tools)))
         if workers.failure and not self._signals.received:
             raise workers.failure
-        return OK if self._is_complete(sink) else self._signals.status
+        if not self._is_complete(sink):
+            return self._signals.status
+        if not sink.tally.samples:
+            raise NothingUsable("not one sample could be made: the rejects file has the texts")
+        return OK
 
-    def _generation(self) -> Generation:
+    def _generation(self, earlier: Iterable[tuple[int, str]]) -> Generation:
         plan, args = self._plan, self._args
         return Generation(
             source=plan.source,
-            prompts=plan.prompt_source(self._clients),
+            prompts=plan.prompt_source(self._clients, earlier),
             model=args.model,
             client=self._clients.answering(),
             catalog=self._catalog,
@@ -177,6 +190,7 @@ class Run:
             runs_calls=args.execute,
             includes_results=args.include_results,
             counts_cut_off_answers=plan.counts_cut_off_answers,
+            round=plan.round,
         )
 
     def _write(self, files: OutputFiles, journal: Journal) -> None:
@@ -189,6 +203,14 @@ class Run:
             "catalog": self._catalog.label,
         }
         files.write(journal, self._settings, about)
+        if holes := journal.tally.holes:
+            log.warning(
+                "warning: %d of %d samples are missing, nothing usable came in %d attempts each: %s",
+                holes.total(),
+                self._plan.num_examples,
+                self._plan.attempts_per_cell,
+                ", ".join(f"{cell} {count}" for cell, count in holes.most_common(8)),
+            )
         labels = journal.tally.labels
         if self._plan.is_for_training and journal.tally.samples and not (labels[True] and labels[False]):
             log.warning("warning: all samples are labelled %s; KTO needs both", str(bool(labels[True])).lower())

@@ -12,13 +12,17 @@ from Evaluator.records import Reject, Sample, to_json_line
 
 @dataclass
 class Tally:
-    """What a sink has taken, counted. `tools` counts target tools, `tools_true` tools called by true samples."""
+    """What a sink has taken, counted.
+
+    `tools` counts target tools, `tools_true` tools called by true samples, `holes` slots that were given up, by cell.
+    """
 
     labels: Counter[bool] = field(default_factory=Counter)
     rejects: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     tools: Counter[str] = field(default_factory=Counter)
     tools_true: Counter[str] = field(default_factory=Counter)
+    holes: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -37,6 +41,30 @@ class Tally:
         self.completion_tokens += metadata["completion_tokens"] or 0
 
 
+class Holes:
+    """Slots that are given up: what they were drawn for was rejected `limit` times (0: none ever is).
+
+    Another, easier prompt in its place would hide that the model cannot do this one.
+    """
+
+    def __init__(self, limit: int, tally: Tally) -> None:
+        self.slots: set[int] = set()
+        self._limit = limit
+        self._tally = tally
+        self._rejects: Counter[int] = Counter()
+
+    def note(self, slot: int, cell: str | None) -> bool:
+        """Count a reject and return whether its slot is given up."""
+        if cell is None:
+            return False
+        self._rejects[slot] += 1
+        if self._rejects[slot] != self._limit:
+            return False
+        self.slots.add(slot)
+        self._tally.holes[cell] += 1
+        return True
+
+
 class Sink(Protocol):
     """Where judged attempts go, and their tally."""
 
@@ -44,7 +72,9 @@ class Sink(Protocol):
 
     def add_sample(self, sample: Sample) -> None: ...
 
-    def add_reject(self, reject: Reject) -> None: ...
+    def add_reject(self, reject: Reject) -> bool:
+        """Returns whether its slot is given up (see Holes)."""
+        ...
 
     def seal(self) -> None: ...
 
@@ -52,8 +82,9 @@ class Sink(Protocol):
 class StdoutSink:
     """Samples straight to stdout as they come, flushed one by one; rejects are only counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempts_per_cell: int = 0) -> None:
         self.tally = Tally()
+        self._holes = Holes(attempts_per_cell, self.tally)
         self._writing = threading.Lock()
         self._is_open = True
 
@@ -66,9 +97,10 @@ class StdoutSink:
             sys.stdout.buffer.flush()
             self.tally.count(sample.label, data["metadata"])
 
-    def add_reject(self, reject: Reject) -> None:
+    def add_reject(self, reject: Reject) -> bool:
         with self._writing:
             self.tally.rejects[reject.reason] += 1
+            return self._holes.note(reject.slot, reject.cell)
 
     def seal(self) -> None:
         """Take nothing more: what is still under way comes too late."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 
 from Evaluator.errors import STOPPED_EARLY, ReportedError
 from Evaluator.model_client import Stopped
-from Evaluator.records import Reject
 from Evaluator.runs.attempts import Answered, Generation
 from Evaluator.runs.progress import Progress
 from Evaluator.runs.signals import Signals
@@ -33,12 +32,6 @@ class NothingUsable(ReportedError):
     """Only rejects come: more of the same would not help."""
 
     status = STOPPED_EARLY
-
-    def __init__(self, rejects: int, last: Reject) -> None:
-        super().__init__(
-            f"{rejects} attempts in a row gave no sample, the last for {last.reason} ({last.sentence}). "
-            "The rejects file has their texts; run the same command again to continue"
-        )
 
 
 class Workers:
@@ -102,19 +95,23 @@ class Workers:
             self._answers.put(None)
 
     def _fill(self, slot: int, attempt: int) -> None:
-        """Attempts for one slot until one gives an answer."""
+        """Attempts for one slot until one gives an answer, or the slot is given up."""
         while not self._stopping.is_set():
             got = self._generation.ask(slot, attempt)
             if isinstance(got, Answered):
                 self._answers.put(got)
                 self._rejects_in_a_row = 0
                 return
-            self._sink.add_reject(got)
+            if self._sink.add_reject(got):
+                return
             with self._lock:
                 self._rejects_in_a_row += 1
                 rejects = self._rejects_in_a_row
             if rejects >= self._hopeless_after:
-                raise NothingUsable(rejects, got)
+                raise NothingUsable(
+                    f"{rejects} attempts in a row gave no sample, the last for {got.reason} ({got.sentence}). "
+                    "The rejects file has their texts; run the same command again to continue"
+                )
             attempt += 1
 
     def _judge(self) -> None:

@@ -28,7 +28,7 @@ def changes_between(before: Vault, after: Vault) -> Changes:
     found = {}
     for table in TABLES:
         old, new = getattr(before, table), getattr(after, table)
-        changes = _table_changes(old, new)
+        changes = None if old == new else _table_changes(old, new)  # what is shared is compared by identity: fast
         if changes:
             found[table] = changes
     return found

@@ -5,13 +5,15 @@
 prints its base URL, then serves until it is killed. `--fault KIND:N` spoils every N-th request: an HTTP status,
 `context` (400, it does not fit), `garbage`, `empty`, `never` (no answer) or `close` (the connection is dropped).
 
-Known questions of the prompt set get their expected call, every third one without its context; the seed text gets a
-request; anything else gets a call that moves a note.
+Known questions of the prompt set get their expected call, every third one without its context; the seed text, and an
+order to write a request, get one; anything else gets a call that moves a note.
 """
 
 import argparse
 import asyncio
 import json
+import random
+import re
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Prompt, ToolCall
 from Evaluator.tool_calls import render_turn
+from Tools.cells import ORDER_HEAD
 from Tools.prompt_writer import SEED_TEXT
 
 CONTEXT = {
@@ -44,8 +47,15 @@ class Answers:
 
     def to(self, question: str, number: int) -> str:
         if question == SEED_TEXT:
-            return f"Please move the note Inbox/Plan {number}.md to Garden/Plan {number}.md."
+            return f"{_chatter(number)} Please move the note Inbox/Plan {number}.md to Garden/Plan {number}.md."
+        if question.startswith(ORDER_HEAD):
+            return f"{_chatter(number)} Please see to this: {', '.join(re.findall('^- (.*)', question, re.MULTILINE))}"
         return self._known.get(question, self._other)
+
+
+def _chatter(number: int) -> str:
+    """A sentence that makes each request another one."""
+    return " ".join(random.Random(number).choices("abcdefghijklmnopqrstuvwxyz", k=12)).title() + "."
 
 
 def _answer_to(prompt: Prompt, index: int) -> str:

@@ -1,0 +1,192 @@
+"""The flags of v2 that say who writes requests, about what, and which are not wanted."""
+
+import argparse
+from pathlib import Path
+
+from Evaluator.errors import UsageError
+from Evaluator.flag_types import number, span
+from Evaluator.model_flags import CLAUDE_PREFIX, base_url
+from Evaluator.prompt_sets import EVALUATION_SETS
+from Tools.coverage import BALANCED
+from Tools.prompt_writer import FREE, parse_methods
+from Tools.templates import DEFAULT_TEMPLATES
+
+DEFAULT_BEHAVIOR_SHARE = 0.2
+
+
+def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_method_arguments(parser.add_argument_group("prompts"))
+    _add_subject_arguments(parser.add_argument_group("what prompts are about"))
+    _add_teacher_arguments(parser.add_argument_group("a teacher that writes the prompts"))
+
+
+def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--prompt-method",
+        type=parse_methods,
+        metavar="METHODS",
+        help="who writes the requests: self, template, teacher, free (the model, from one fixed text), or a mix such "
+        "as self:3,template:1 (default: self, or teacher with --prompt-generator-model)",
+    )
+    group.add_argument(
+        "--prompt-temperature",
+        type=span(0, 5),
+        default=(0.7, 1.0),
+        metavar="T|LOW-HIGH",
+        help="temperature for writing requests, a value or a range; Claude takes none (default: 0.7-1.0)",
+    )
+    group.add_argument(
+        "--prompt-max-tokens",
+        type=number(int, 1),
+        default=192,
+        metavar="N",
+        help="longest written request in tokens; one that is cut off is rejected (default: %(default)s)",
+    )
+    group.add_argument(
+        "--attempts-per-cell",
+        type=number(int, 1),
+        default=8,
+        metavar="K",
+        help="after so many unusable requests or cut off answers a sample is given up and reported as a hole; another, "
+        "easier one does not take its place (default: %(default)s)",
+    )
+    group.add_argument(
+        "--distinct",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="reject requests that are the same as an earlier one, or nearly so (default: %(default)s)",
+    )
+    group.add_argument(
+        "--avoid",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE.jsonl",
+        help="also reject what repeats a request of these datasets",
+    )
+    group.add_argument(
+        "--avoid-prompt-set",
+        type=Path,
+        nargs="*",
+        default=EVALUATION_SETS,
+        metavar="FILE.json",
+        help="reject requests that overlap a prompt of these sets; none given: reject none (default: the bundled sets)",
+    )
+    group.add_argument(
+        "--tools-in-prompt",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="tell the answering model the tool that is asked for and one worked example; the rows are written without "
+        "that, and say so (default: %(default)s)",
+    )
+
+
+def _add_subject_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--coverage",
+        metavar="HOW|FILE.json",
+        help="how often each tool is asked for: balanced, natural (as people do), or weights from a file "
+        f"(default: {BALANCED})",
+    )
+    group.add_argument(
+        "--behavior-share",
+        type=number(float, 0, 1),
+        metavar="SHARE",
+        help="share of requests to which calling a tool at once is wrong: a value is missing, no tool can do it, much "
+        f"would be lost, another workspace comes first (default: {DEFAULT_BEHAVIOR_SHARE})",
+    )
+    group.add_argument(
+        "--templates",
+        type=Path,
+        default=DEFAULT_TEMPLATES,
+        metavar="FILE.json",
+        help="templates with their slots; what they ask for is what all methods but free ask for "
+        "(default: Tools/templates.json)",
+    )
+    group.add_argument(
+        "--vault-path",
+        type=Path,
+        metavar="DIR",
+        help="ask about the Markdown notes in this folder, which is only read (default: two bundled vaults)",
+    )
+
+
+def _add_teacher_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--prompt-generator-model",
+        metavar="P",
+        help="the teacher: claude-... through the anthropic SDK, or what --model takes",
+    )
+    group.add_argument(
+        "--prompt-generator-base-url",
+        type=base_url,
+        action="append",
+        metavar="URL",
+        help="endpoint of the teacher, repeatable; with it a claude-... is asked there too (default: as --base-url)",
+    )
+    group.add_argument(
+        "--prompt-generator-api-key-env",
+        metavar="NAME",
+        help="environment variable with the key for --prompt-generator-base-url (default: no key is sent there)",
+    )
+    group.add_argument(
+        "--prompts-per-call",
+        type=number(int, 1, 50),
+        default=8,
+        metavar="N",
+        help="requests that the teacher writes in one answer, as JSON; 1: plain text (default: %(default)s)",
+    )
+    group.add_argument(
+        "--prompt-generator-batch",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="let Claude write the requests as Message Batches, which cost half and take up to a day; the command can "
+        "be stopped and run again meanwhile (default: %(default)s)",
+    )
+    group.add_argument(
+        "--prompts-file",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="keep what the teacher writes here, and take from here what it has written before "
+        "(default: beside the output, .prompts.jsonl)",
+    )
+    group.add_argument(
+        "--max-teacher-tokens",
+        type=number(int, 1),
+        metavar="N",
+        help="stop, with status 3, before the teacher has used more tokens than this, those of its --prompts-file "
+        "included (default: no limit)",
+    )
+
+
+def check_prompt_arguments(args: argparse.Namespace) -> None:
+    """Fill in what depends on other flags. Raises UsageError where a flag could do nothing."""
+    args.prompt_method = args.prompt_method or {"teacher" if args.prompt_generator_model else "self": 1.0}
+    has_teacher = "teacher" in args.prompt_method
+    if has_teacher != bool(args.prompt_generator_model):
+        raise UsageError("the method teacher needs --prompt-generator-model, and that flag needs the method teacher")
+    if args.prompt_generator_api_key_env and not args.prompt_generator_base_url:
+        raise UsageError("--prompt-generator-api-key-env is for --prompt-generator-base-url, which is not given")
+    for name in ("prompt_generator_base_url", "prompt_generator_batch", "prompts_file", "max_teacher_tokens"):
+        if getattr(args, name) and not has_teacher:
+            raise UsageError(f"--{name.replace('_', '-')} is for a teacher: it needs --prompt-generator-model")
+    if args.prompt_generator_batch and (
+        not args.prompt_generator_model.startswith(CLAUDE_PREFIX) or args.prompt_generator_base_url
+    ):
+        raise UsageError("--prompt-generator-batch is for claude-... through the anthropic SDK")
+    if args.prompt_generator_batch and args.output == "-" and not args.prompts_file:
+        raise UsageError("--prompt-generator-batch needs --prompts-file where the output is -: it keeps the batches")
+    if set(args.prompt_method) == {FREE}:
+        for name in ("coverage", "behavior_share", "vault_path", "tools_in_prompt"):
+            if getattr(args, name) not in (None, False):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} does nothing with --prompt-method free, which asks for anything"
+                )
+    args.coverage = args.coverage or BALANCED
+
+
+def prompts_file_of(args: argparse.Namespace) -> Path | None:
+    """Where the teacher's requests are kept; None for nowhere."""
+    if args.prompts_file or args.output == "-":
+        return args.prompts_file
+    return Path(args.output).with_suffix(".prompts.jsonl")
