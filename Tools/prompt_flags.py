@@ -178,7 +178,7 @@ def check_prompt_arguments(args: argparse.Namespace) -> None:
         raise UsageError("--prompt-generator-batch needs --prompts-file where the output is -: it keeps the batches")
     if set(args.prompt_method) == {FREE}:
         for name in ("coverage", "behavior_share", "vault_path", "tools_in_prompt"):
-            if getattr(args, name) not in (None, False):
+            if getattr(args, name) is not None and getattr(args, name) is not False:
                 raise UsageError(
                     f"--{name.replace('_', '-')} does nothing with --prompt-method free, which asks for anything"
                 )

@@ -67,6 +67,7 @@ class Known:
     def __init__(self, avoided: EvaluationPrompts, *, is_distinct: bool) -> None:
         self._avoided = avoided
         self._seen = SeenRequests() if is_distinct else None
+        self._taken: dict[int, str] = {}  # slot -> its request
         self._lock = threading.Lock()
 
     def add(self, request: str) -> None:
@@ -74,10 +75,11 @@ class Known:
             with self._lock:
                 self._seen.add(request)
 
-    def take(self, request: str, plain: str | None = None) -> None:
-        """Add a request, `plain` without its phrasing, which would hide how near it is to an evaluation prompt.
+    def take(self, slot: int, request: str, plain: str | None = None) -> None:
+        """Add the request of a slot, `plain` without its phrasing, which would hide how near it is to an evaluation
+        prompt.
 
-        Raises UnusablePrompt where it overlaps one, or repeats an earlier request.
+        Raises UnusablePrompt where it overlaps one, or repeats the request of another slot.
         """
         if overlap := self._avoided.overlap(plain or request):
             why = f"it overlaps an evaluation prompt ({overlap.sign}): {overlap.prompt}"
@@ -85,10 +87,13 @@ class Known:
         if self._seen is None:
             return
         with self._lock:
-            if twin := self._seen.twin(request):
+            twin = self._seen.twin(request)
+            if twin and twin.text != self._taken.get(slot):  # its own, which may have had no answer
                 why = f"it is {'nearly ' if twin.kind == 'near' else ''}the same as: {twin.text}"
                 raise UnusablePrompt(f"prompt.{twin.kind}_duplicate", why, request)
-            self._seen.add(request)
+            if not twin:
+                self._seen.add(request)
+                self._taken[slot] = request
 
 
 class FilledTemplates:
@@ -130,7 +135,7 @@ class FilledTemplates:
         for number in range(_DRAWS):
             try:
                 cell = self._cells.draw(slot, number)
-                self._known.take(cell.prompt.question, cell.plain)
+                self._known.take(slot, cell.prompt.question, cell.plain)
                 return cell
             except UnusablePrompt as unusable:
                 found = unusable
@@ -189,7 +194,7 @@ class PromptWriter:
         """Write a prompt. Raises UnusablePrompt, and whatever the writing model's client raises."""
         method = self._methods.method_of(slot)
         if method == FREE:
-            return self._free(rng)
+            return self._free(slot, rng)
         group = self._cells.group_of(slot)
         try:
             written = self._written(method, slot, attempt, rng)
@@ -208,9 +213,9 @@ class PromptWriter:
                     continue
         return wanted
 
-    def _free(self, rng: random.Random) -> WrittenPrompt:
+    def _free(self, slot: int, rng: random.Random) -> WrittenPrompt:
         request = clean_request(self._writing.text(SEED_TEXT, rng))
-        self._known.take(request)
+        self._known.take(slot, request)
         return WrittenPrompt(Prompt(prompt_id(request), request), FREE, self._writing.name)
 
     def _written(self, method: str, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
@@ -227,7 +232,7 @@ class PromptWriter:
             text, name = kept.text, kept.model
         request = clean_request(text)
         check_names(request, cell.names, leaves_out_a_value=cell.leaves_out_a_value)
-        self._known.take(request)
+        self._known.take(slot, request)
         return WrittenPrompt(cell.worded_as(request), method, name, origin=cell.origin)
 
     def _told(self, group: str, prompt: Prompt, slot: int) -> str | None:

@@ -110,7 +110,7 @@ def make_prompt_writer(
     """The writer that the flags ask for, with the clients it needs. `closing` closes what it opens."""
     prompts = evaluation_sets.prompts if evaluation_sets else ()
     known = Known(EvaluationPrompts(one.question for one in prompts), is_distinct=args.distinct)
-    for request in requests_in(args.avoid, args.output):
+    for request in requests_in(args.avoid):
         known.add(request)
     methods = args.prompt_method
     teacher = kept = None
@@ -156,10 +156,10 @@ def make_teacher(args: argparse.Namespace, clients: Clients, kept: PromptsFile) 
     )
 
 
-def requests_in(files: Sequence[Path], output: str) -> Iterator[str]:
-    """The requests of datasets, the output itself left out. Raises UsageError where one cannot be read."""
+def requests_in(files: Sequence[Path]) -> Iterator[str]:
+    """The requests of datasets. Raises UsageError where one cannot be read."""
     num_bad = 0
-    for row in read_rows([str(path) for path in files if path.resolve() != Path(output).resolve()]):
+    for row in read_rows([str(path) for path in files]):
         if isinstance(row, BadLine):
             num_bad += 1
             continue
@@ -174,6 +174,7 @@ def generate(args: argparse.Namespace) -> int:
     check_prompt_arguments(args)
     args.num_examples = args.num_examples or 100
     evaluation_sets = load_prompt_sets(args.avoid_prompt_set) if args.avoid_prompt_set else None
+    args.avoid = [path for path in args.avoid if path.resolve() != Path(args.output).resolve()]
     missing = [path for path in args.avoid if not path.is_file()]
     if missing:
         raise UsageError(f"--avoid {missing[0]}: there is no such file")

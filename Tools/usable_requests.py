@@ -28,8 +28,9 @@ _ABOUT_PROMPTS = re.compile(
     r"\b(?:user|realistic|sample|example)\s+requests?\b|\brequests? for an? (?:obsidian|vault)\b|\bvault assistant\b"
     r"|\b(?:generate|write|create|make|come up with)\s+(?:an?\s+|the\s+|some\s+|\d+\s+)?(?:\w+\s+){0,2}requests?\b"
     r"|\b(?:generate|write|come up with)\s+(?:\w+\s+){1,3}prompts?\s+(?:that|which|for|to|asking)\b|\bas an ai\b"
-    r"|\bvaried in complexity\b|\bspecific and actionable\b|\bwhat the user wants\b|\bthe user is an? \w+"
-    r"|\bexactly as written\b|\bword it\b|\bwrite the message\b|\bthe message (?:names|asks|should|must)\b",
+    r"|\bvaried in complexity\b|\bspecific and actionable\b|\bthe user(?!'s| guide| manual| name| id| list)\b"
+    r"|\bexactly as written\b|\bword it\b|\bthe message (?:is|names|asks|should|must|and nothing)\b"
+    r"|\b(?:here is|the user's) (?:the |your )?response\b|^your request\b|\bbut does not say\b",
     re.IGNORECASE,
 )
 
@@ -37,7 +38,7 @@ _ABOUT_PROMPTS = re.compile(
 _ANSWER = re.compile(
     r"^(?:done[.!]|i(?:'ve| have) (?:just |now |successfully )?\w+ed the\b"
     r"|(?:the|your) (?:\w+ ){0,3}(?:note|file|folder|agent|workspace|session|state|line|text)s?\b"
-    r"[^.!?]{0,60} (?:has|have) been \w+ed\b)"
+    r".{0,60}? (?:has|have) been \w+ed\b)"
     r"|^(?:sure|certainly|of course)\b[,!.]"
     r"|^i(?:'m| am) (?:an? (?:ai|assistant|language)|your|here to|happy to|sorry)\b"
     r"|\bi can(?:not|'t)? (?:help|assist)\b|^(?:assistant|ai|user|human)\s*:",

@@ -1,9 +1,7 @@
 """Both generators, from their flags to their files, with scripted models and with a real HTTP server."""
 
-import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +11,7 @@ import pytest
 
 from Evaluator.records import CHECKS
 from tests.fakes.anthropic_server import FakeAnthropicServer
+from tests.fakes.ordered_requests import written_to
 from Tools.prompt_writer import SEED_TEXT
 from Tools.selfplay_generator import main as v1
 from Tools.selfplay_generator_v2 import main as v2
@@ -49,15 +48,6 @@ def self_player(scripted):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out.jsonl"
-
-
-def as_ordered(request):
-    """A teacher that names all that it was to name, and chats differently each time."""
-    order = request["messages"][0]["content"]
-    names = re.findall("^- (.*)", order.partition("names exactly as written here:")[2], re.MULTILINE)
-    words = hashlib.sha256(order.encode()).hexdigest()
-    chatter = " ".join(words[at : at + 4] for at in range(0, 40, 4))
-    return f"Please look into {chatter} and see to this: {', '.join(names)}"
 
 
 def rows_of(path):
@@ -144,7 +134,7 @@ def test_v2_templates_know_the_tool(scripted, out):
 
 def test_v2_mixes_methods_and_asks_claude_through_the_sdk(self_player, out, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
-    with FakeAnthropicServer(as_ordered) as teacher:
+    with FakeAnthropicServer(lambda request: written_to(request["messages"][0]["content"])) as teacher:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", teacher.url)
         flags = ["--prompt-generator-model", "claude-test-1", "--prompts-per-call", "1", "--num-examples", "40"]
         methods = ["--prompt-method", "free,template,teacher:2"]

@@ -2,7 +2,7 @@ import pytest
 
 from Evaluator.runs.attempts import UnusablePrompt
 from Tools.prompt_writer import parse_methods
-from Tools.usable_requests import clean_request
+from Tools.usable_requests import check_names, clean_request
 
 REQUEST = "Move Inbox/Plan.md to the folder Garden."
 
@@ -37,6 +37,11 @@ def test_what_stands_around_a_request_is_taken_off(text):
         'Create an agent "Haiku" with the prompt "Write a haiku".',
         "Write the prompt of my agent Haiku into Notes/Haiku.md.",
         "Please search for quarterly numbers, then list the three newest notes.",
+        "Admin/Taxes.md is in the wrong place, it belongs at Archive/Taxes.md.",
+        "My hands are busy: trigger app:reload.",
+        "mkdir Garden/Old pls",
+        'full text search: "late work", top 5, no snippets',
+        "Write the user guide into Notes/Guide.md.",
     ],
 )
 def test_a_request_stays_as_it_is(request_text):
@@ -58,6 +63,13 @@ def test_a_request_stays_as_it_is(request_text):
         ("Move a.md to b.md\nAssistant: Sure, I moved it.", "answer"),
         ("I am an assistant and cannot do that.", "answer"),
         ("As an AI, I cannot have requests of my own.", "about_prompts"),
+        ("The user wants the note Plan.md moved to Garden.", "about_prompts"),
+        ("The message names exactly as written here: Plan.md", "about_prompts"),
+        ("I have moved the note for you now.", "answer"),
+        ("The note Plan.md has been moved to Garden.", "answer"),
+        ("The weather is lovely, and my notes are old.", "asks_nothing"),
+        ("Bitte verschiebe meine Notiz Plan.md sofort nach Garten, danke sehr", "language"),
+        ("Будь добр, перемести заметку Plan.md", "language"),
     ],
 )
 def test_what_is_no_request_is_rejected_with_a_reason(text, reason):
@@ -67,10 +79,47 @@ def test_what_is_no_request_is_rejected_with_a_reason(text, reason):
 
 
 @pytest.mark.parametrize(
+    ("names", "request_text"),
+    [
+        (["Inbox/Plan.md"], "Please open inbox/plan.md"),
+        (["the  blue\nbox"], "Write \u201cThe blue box\u201d into my list"),
+        (["5"], "Show the five newest notes"),
+        (["O'Dell & Sons"], "Delete the folder O\u2019Dell & Sons, please"),
+    ],
+)
+def test_a_name_counts_in_any_case_quotes_and_spacing(names, request_text):
+    check_names(request_text, names)
+
+
+@pytest.mark.parametrize(
+    ("names", "request_text"),
+    [
+        (["Inbox/Plan.md"], "Please open Inbox/Plans.md"),
+        (["Plan"], "Please open Planning"),
+        (["5"], "Show the 15 newest notes"),
+        (["Garden", "Inbox"], "Move it to Garden"),
+    ],
+)
+def test_a_missing_name_is_no_usable_request(names, request_text):
+    with pytest.raises(UnusablePrompt) as error:
+        check_names(request_text, names)
+    assert error.value.reason == "prompt.name_missing"
+
+
+@pytest.mark.parametrize("more", ['"Archive"', "Archive/Old", "Other.md"])
+def test_what_was_to_stay_open_must_not_be_named(more):
+    check_names("Move Inbox/My Plan.md elsewhere, please", ["Inbox/My Plan.md"], leaves_out_a_value=True)
+    with pytest.raises(UnusablePrompt) as error:
+        check_names(f"Move Inbox/My Plan.md to {more}", ["Inbox/My Plan.md"], leaves_out_a_value=True)
+    assert error.value.reason == "prompt.names_more"
+
+
+@pytest.mark.parametrize(
     ("text", "methods"),
     [
         ("self", {"self": 1}),
         ("self,template", {"self": 1, "template": 1}),
+        ("template,free", {"free": 1, "template": 1}),
         ("self:3,teacher:0.5", {"self": 3, "teacher": 0.5}),
     ],
 )

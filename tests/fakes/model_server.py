@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import random
-import re
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Prompt, ToolCall
 from Evaluator.tool_calls import render_turn
+from tests.fakes.ordered_requests import written_to
 from Tools.cells import ORDER_HEAD
 from Tools.prompt_writer import SEED_TEXT
 
@@ -48,8 +48,8 @@ class Answers:
     def to(self, question: str, number: int) -> str:
         if question == SEED_TEXT:
             return f"{_chatter(number)} Please move the note Inbox/Plan {number}.md to Garden/Plan {number}.md."
-        if question.startswith(ORDER_HEAD):
-            return f"{_chatter(number)} Please see to this: {', '.join(re.findall('^- (.*)', question, re.MULTILINE))}"
+        if ORDER_HEAD in question:
+            return written_to(question)
         return self._known.get(question, self._other)
 
 

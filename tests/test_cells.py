@@ -1,0 +1,117 @@
+"""Cells: what prompts are about, with the right answer and the goal of each."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from Evaluator.records import Message
+from Evaluator.tool_calls import parse_text, render_turn
+from Evaluator.validator import validate
+from tests.vaults import CATALOG, training_cells
+from Tools.cells import right_answer
+from Tools.phrasing import Persona, Phrasing, is_action, load_manners, with_typo, worded
+from Tools.usable_requests import check_names, clean_request
+
+CELLS = training_cells()
+DRAWN = [CELLS.draw(slot) for slot in range(700)]
+SOMEBODY = Persona("somebody", ["It is raining."])
+
+
+def test_the_right_answer_to_every_cell_is_labelled_true():
+    for cell in DRAWN:
+        verdict = validate(Message("assistant", right_answer(cell.prompt)), cell.prompt, CATALOG)
+        assert verdict.label, (cell.prompt.question, verdict.findings)
+
+
+def test_every_request_is_usable_and_names_what_it_has_to():
+    for cell in DRAWN:
+        assert clean_request(cell.prompt.question) == cell.prompt.question.strip()
+        check_names(cell.prompt.question, cell.names, leaves_out_a_value=cell.leaves_out_a_value)
+
+
+def test_all_tools_behaviors_and_phrasings_come_up():
+    cells = Counter(cell.origin.cell for cell in DRAWN)
+    assert len(cells) == 47 + 4
+    assert {cell.phrasing.name for cell in DRAWN} == {one.name for one in load_manners().phrasings}
+    assert len({cell.persona.who for cell in DRAWN}) == len(load_manners().personas)
+
+
+def test_a_request_for_two_steps_is_met_by_both_calls_only():
+    steps = [cell for cell in DRAWN if cell.phrasing.name == "steps"]
+    assert steps
+    for cell in steps:
+        calls = parse_text(right_answer(cell.prompt)).calls
+        assert [call.name for call in calls] == list(cell.prompt.expected_tools)
+        alone = replace(cell.prompt, expected_tools=())
+        assert not any(validate(render_turn([call]), alone, CATALOG).label for call in calls)
+
+
+def test_behaviors_are_met_by_words_and_never_by_a_call():
+    silent = [cell for cell in DRAWN if cell.prompt.behavior not in (None, "call")]
+    assert {cell.origin.cell for cell in silent} == {"behavior:ask", "behavior:refuse", "behavior:confirm"}
+    call = render_turn([next(cell for cell in DRAWN if cell.prompt.expected_call).prompt.expected_call])
+    assert not any(validate(call, cell.prompt, CATALOG).label for cell in silent)
+
+
+def test_another_workspace_is_loaded_from_the_one_that_is_open():
+    for cell in DRAWN:
+        if cell.origin.cell == "behavior:call":
+            call = cell.prompt.expected_call
+            assert call.name == "memoryManager_loadWorkspace"
+            assert call.arguments["id"] != call.arguments["context"]["workspaceId"]
+
+
+def test_the_same_slot_gives_the_same_cell_and_another_number_another_one():
+    assert CELLS.draw(5).prompt == DRAWN[5].prompt == training_cells().draw(5).prompt
+    assert CELLS.draw(5, 1).prompt.question != DRAWN[5].prompt.question
+    assert CELLS.draw(5, 1).origin.cell == DRAWN[5].origin.cell
+    assert training_cells(seed=1).draw(5).prompt.question != DRAWN[5].prompt.question
+
+
+def test_an_order_tells_who_asks_what_is_wanted_and_what_to_name():
+    for cell in DRAWN[:100]:
+        assert f"The user is {cell.persona.who}." in cell.order
+        assert cell.phrasing.instruction in cell.order
+        assert all(f"- {name}" in cell.order for name in cell.names)
+        assert cell.prompt.question not in cell.order, "the model is to find its own words"
+
+
+def test_a_models_words_keep_goal_and_right_answer():
+    cell = next(cell for cell in DRAWN if cell.prompt.expected_call and cell.names)
+    prompt = cell.worded_as(f"Do it with {', '.join(cell.names)}")
+    assert prompt.expected_call == cell.prompt.expected_call
+    assert prompt.question.startswith("Do it") and prompt.id != cell.prompt.id
+    assert prompt.goal.keys() == cell.prompt.goal.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("Move {note} to {folder}.", True),
+        ("Move {note} to {folder}. Then stop.", False),
+        ("Could you move {note}?", False),
+        ("{note} belongs elsewhere.", False),
+        ("List the agents: all of them.", False),
+    ],
+)
+def test_only_a_single_command_becomes_a_clause(text, is_one):
+    assert is_action(text) is is_one
+    asked = worded(text, Phrasing("question", "", ["Could you {action}?", "{request}"], 1), SOMEBODY, random.Random(1))
+    assert asked in ({"Could you move {note} to {folder}?", text} if is_one else {text})
+
+
+def test_a_frame_takes_a_line_of_the_persona():
+    framed = worded("Open {note}.", Phrasing("context", "", ["{line} {request}"], 1), SOMEBODY, random.Random(1))
+    assert framed == "It is raining. Open {note}."
+
+
+def test_a_typing_mistake_is_in_an_ordinary_word_only():
+    text = 'Write "some quoted words" into {note} with openai'
+    slips = {with_typo(text, "openai", random.Random(number)) for number in range(200)}
+    assert text not in slips and len(slips) > 3
+    for slip in slips:
+        assert '"some quoted words"' in slip and "{note}" in slip and slip.endswith("openai")
+        assert sum(one != other for one, other in zip(slip.split(), text.split(), strict=True)) == 1
+    assert with_typo("{note}", "", random.Random(1)) == "{note}"
