@@ -43,9 +43,12 @@ class Request:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.words: Words = tuple(_WORD.findall(text.lower()))
         masked = [word for word in _WORD.findall(_MASKED.sub(_SLOT, text).lower()) if word not in _COURTESIES]
         self.skeleton: Words = tuple(w for i, w in enumerate(masked) if w != _SLOT or i == 0 or masked[i - 1] != _SLOT)
+
+    @cached_property
+    def words(self) -> Words:
+        return tuple(_WORD.findall(self.text.lower()))
 
     @cached_property
     def sorted_words(self) -> Words:
@@ -92,9 +95,12 @@ class EvaluationPrompts:
             for word in one.skeleton_words:
                 self._by_word[word].append(index)
 
-    def overlap(self, text: "str | Request") -> Overlap | None:
+    def overlap(self, text: str) -> Overlap | None:
         """The first overlap found, or None."""
-        request = text if isinstance(text, Request) else Request(text)
+        return self.overlap_of(Request(text))
+
+    def overlap_of(self, request: Request) -> Overlap | None:
+        """The same for a request whose words are known already."""
         if found := self._by_words.get(request.sorted_words):
             return Overlap(found.text, "words")
         if found := self._by_skeleton.get(request.sorted_skeleton):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from Evaluator.catalog import Catalog
-from Evaluator.decontamination import EvaluationPrompts
+from Evaluator.decontamination import EvaluationPrompts, Request
 from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
 from Evaluator.runs.attempts import UnusablePrompt, WrittenPrompt
@@ -73,7 +73,7 @@ class Known:
     def add(self, request: str) -> None:
         if self._seen is not None:
             with self._lock:
-                self._seen.add(request)
+                self._seen.add(Request(request))
 
     def take(self, slot: int, request: str, plain: str | None = None) -> None:
         """Add the request of a slot, `plain` without its phrasing, which would hide how near it is to an evaluation
@@ -81,7 +81,8 @@ class Known:
 
         Raises UnusablePrompt where it overlaps one, or repeats the request of another slot.
         """
-        if overlap := self._avoided.overlap(plain or request):
+        words = Request(request)
+        if overlap := self._avoided.overlap(plain) if plain else self._avoided.overlap_of(words):
             why = f"it overlaps an evaluation prompt ({overlap.sign}): {overlap.prompt}"
             raise UnusablePrompt("prompt.evaluation", why, request)
         if self._seen is None:
@@ -91,9 +92,12 @@ class Known:
             if twin and twin.text != self._taken.get(slot):  # its own, which may have had no answer
                 why = f"it is {'nearly ' if twin.kind == 'near' else ''}the same as: {twin.text}"
                 raise UnusablePrompt(f"prompt.{twin.kind}_duplicate", why, request)
-            if not twin:
-                self._seen.add(request)
-                self._taken[slot] = request
+            if twin:
+                return
+            if self._seen.is_worn(words):
+                raise UnusablePrompt("prompt.worn_skeleton", "a sentence that came often, with other names", request)
+            self._seen.add(words)
+            self._taken[slot] = request
 
 
 class FilledTemplates:

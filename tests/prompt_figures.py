@@ -10,14 +10,13 @@ import sys
 import time
 from collections import Counter
 
-from Tools.report.measures import effective_number
-
 from Evaluator.decontamination import EvaluationPrompts, Request
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.runs.attempts import UnusablePrompt
 from tests.vaults import training_cells
 from Tools.duplicates import clusters, folded, signature, skeleton_hash
 from Tools.prompt_writer import Known, MethodOfSlot, PromptWriter
+from Tools.report.measures import effective_number
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def main() -> None:
     print(f"a second           {num_prompts / elapsed_s:.0f} ({num_prompts / cpu_s:.0f} in CPU time)")
     print(f"exact duplicates   {len(requests) - len(set(map(folded, requests)))}")
     print(f"near duplicates    {1 - len(set(clusters([signature(one) for one in requests]))) / len(requests):.2%}")
-    print(f"tools              {len(tools)}, effective number exp(H) {effective_number(tools):.2f}")
+    print(f"tools              {len(tools)}, effective number exp(H) {effective_number(tools.values()):.2f}")
     print(f"skeletons          {len({skeleton_hash(Request(one)) for one in requests})}")
 
 

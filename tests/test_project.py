@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from Evaluator import __main__ as evaluator
-from Tools import measure_validator, selfplay_generator, selfplay_generator_v2, validate_dataset
+from Tools import dataset_report, measure_validator, selfplay_generator, selfplay_generator_v2, validate_dataset
 from Trainers.benchmark_gpu import __main__ as benchmark_gpu
 from Trainers.export import __main__ as export
 from Trainers.rtx3090_kto import train_kto
@@ -28,6 +28,7 @@ PARSERS = {
     "selfplay_generator.py": selfplay_generator.build_parser(),
     "selfplay_generator_v2.py": selfplay_generator_v2.build_parser(),
     "validate_dataset.py": validate_dataset.build_parser(),
+    "dataset_report.py": dataset_report.build_parser(),
     "measure_validator.py": measure_validator.build_parser(),
     "Evaluator": evaluator.build_parser(),
     "Evaluator compare": evaluator.build_compare_parser(),
@@ -61,14 +62,15 @@ TRAINERS_KNOW = {
     "Evaluator.console",
     "Evaluator.errors",
     "Evaluator.flag_types",
+    "Evaluator.label_balance",
     "Evaluator.records",
     "Evaluator.rows",
     "Evaluator.runs.signals",
     "Evaluator.tool_calls",
 }
-"""What a row is, how a program ends, which weights the embedded engine has: no more of the Evaluator."""
+"""What a row is and what labels weigh, how a program ends, which weights the embedded engine has: no more of it."""
 OURS = {"Evaluator", "Tools", "Trainers", "tests"}
-HEAVY = ("requests", "jsonschema", "anthropic", "xllamacpp", "tqdm", "torch", "transformers", "gguf", "jinja2")
+HEAVY = ("requests", "jsonschema", "anthropic", "xllamacpp", "tqdm", "torch", "transformers", "gguf", "jinja2", "rensa")
 
 
 def modules():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from Evaluator.errors import UsageError
-from Trainers.common.kto import kto_weights
+from Evaluator.label_balance import kto_weights
 from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order
 from Trainers.common.memory import Load, memory_parts
 from Trainers.common.model_sizes import MODEL_SIZES, shape_of

@@ -29,7 +29,7 @@ def check_page(page: Path | None, others: Sequence[Path]) -> None:
 
 def report_page(report: Mapping[str, Any]) -> str:
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(report=report, outcomes=[_shown(o) for o in report["prompts"]])
     )
@@ -40,7 +40,7 @@ def comparison_page(found: Mapping[str, Any], first: Mapping[str, Any], second: 
     after = {outcome["id"]: outcome for outcome in second["prompts"]}
     pairs = [(_shown(outcome), _shown(after[outcome["id"]])) for outcome in first["prompts"]]
     pairs.sort(key=lambda pair: pair[0]["passed"] == pair[1]["passed"])
-    return _environment().get_template("comparison.html.j2").render(found=found, pairs=pairs)
+    return environment().get_template("comparison.html.j2").render(found=found, pairs=pairs)
 
 
 def _shown(outcome: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,13 +57,16 @@ def _shown(outcome: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _environment() -> "Environment":
+def environment(*folders: Path) -> "Environment":
+    """The templates in `folders` and in FOLDER, with what they may use; every value is escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(rate=describe_rate, percent=lambda value: f"{value:.1%}", heat=_heat)
-    environment.globals.update(model_name=model_name, test_name=test_name, columns_of=_columns)
-    return environment
+    made = Environment(
+        loader=FileSystemLoader([*folders, FOLDER]), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters.update(rate=describe_rate, percent=lambda value: f"{value:.1%}", heat=_heat)
+    made.globals.update(model_name=model_name, test_name=test_name, columns_of=_columns)
+    return made
 
 
 def _heat(count: int, row: Mapping[str, int]) -> str:

@@ -24,6 +24,7 @@ LONGEST_TEXT = 4000
 _NOT_JUDGING = {
     "__main__.py", "measure.py", "console.py", "errors.py", "model_client.py", "model_flags.py", "judging_flags.py",
     "decontamination.py", "intervals.py", "tool_prompts.py", "goal_writing.py", "rejudge.py", "rows.py",
+    "label_balance.py",
 }  # fmt: skip
 """Modules of the package's root that no label depends on."""
 
