@@ -12,6 +12,8 @@ CALL = "call"
 BEHAVIORS = (CALL, "ask", "refuse", "confirm")
 OTHER = "other"
 """An answer that is none of these."""
+BEHAVIOR_CELL = "behavior:"
+"""With one of the behaviours after it: what a prompt was drawn for, where it is no tool."""
 
 
 def _any(*alternatives: str) -> re.Pattern[str]:

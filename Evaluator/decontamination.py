@@ -85,6 +85,7 @@ class EvaluationPrompts:
 
     def __init__(self, questions: Iterable[str]) -> None:
         self._requests = [Request(question) for question in dict.fromkeys(questions)]
+        self._lengths = [len(one.skeleton) for one in self._requests]
         self._by_words = {one.sorted_words: one for one in self._requests}
         self._by_skeleton = {one.sorted_skeleton: one for one in self._requests if one.num_words >= LEAST_WORDS}
         self._by_ngram: dict[Words, list[int]] = defaultdict(list)
@@ -120,10 +121,11 @@ class EvaluationPrompts:
         """A request with so few other words that one of its rarest is in both."""
         if request.num_words < LEAST_WORDS:
             return None
-        words = request.skeleton_words
-        most_other = int((1 - LEAST_SIMILARITY) * len(request.skeleton) / LEAST_SIMILARITY)
+        words, length = request.skeleton_words, len(request.skeleton)
+        most_other = int((1 - LEAST_SIMILARITY) * length / LEAST_SIMILARITY)
         rarest = sorted(words, key=lambda word: (len(self._by_word.get(word, ())), word))[: most_other + 1]
-        for index in sorted({index for word in rarest for index in self._by_word.get(word, ())}):
+        found = {index for word in rarest for index in self._by_word.get(word, ())}
+        for index in sorted(index for index in found if abs(self._lengths[index] - length) <= most_other):
             other = self._requests[index]
             is_candidate = len(words - other.skeleton_words) <= most_other and other.num_words >= LEAST_WORDS
             if is_candidate and _similarity(request, other) >= LEAST_SIMILARITY:

@@ -134,7 +134,8 @@ class Sample:
 class Reject:
     """An attempt that gave no sample, and no label: the answer is not to blame.
 
-    `cell` is what the prompt was drawn for, where that is known and the endpoint is not to blame either.
+    `cell` is what the prompt was drawn for, where that is known and the endpoint is not to blame either; `written_by`
+    the model that wrote the prompt, None where none did.
     """
 
     slot: int
@@ -144,6 +145,7 @@ class Reject:
     text: str | None = None
     prompt: str | None = None
     cell: str | None = None
+    written_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

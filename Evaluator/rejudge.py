@@ -56,7 +56,8 @@ class Judge:
             return known
         vault = self._vault(metadata.get("vault"))
         if self.run_calls and metadata.get("vault") and not vault:
-            raise CannotJudge(f"the vault {metadata['vault']} that it was made with is not here, or has changed")
+            name = str(metadata["vault"])
+            raise CannotJudge(f"the vault {name} that it was made with is not here (--vault-path), or has changed")
         tools = metadata.get("expected_tools") or [metadata.get("target_tool")]
         behavior = metadata.get("expected_behavior")
         return Prompt(

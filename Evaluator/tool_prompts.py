@@ -46,8 +46,7 @@ def _context_lines(catalog: Catalog) -> list[str]:
 
 
 _BEHAVIOR_HEAD = """If a value that is needed is missing, ask for it. If no tool can do what is asked, say so.
-Before much is deleted or overwritten, say what would be lost and ask for a go-ahead.
-To work in another workspace than the current one, load it first."""
+Before much is deleted or overwritten, say what would be lost and ask for a go-ahead."""
 
 
 def few_tools_as_text(catalog: Catalog, tools: Sequence[str], question: str, answer: str) -> str:

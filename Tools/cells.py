@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from Evaluator.behavior import BEHAVIOR_CELL
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.execution import can_run, execute
 from Evaluator.goals import ABOUT, shortcomings
@@ -18,10 +19,10 @@ from Evaluator.records import Prompt, ToolCall
 from Evaluator.runs.attempts import Origin, UnusablePrompt
 from Evaluator.tool_calls import render_turn
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault
-from Tools.coverage import BEHAVIOR_GROUP, Turns
+from Tools.coverage import Turns
 from Tools.phrasing import STEPS, Manners, Persona, Phrasing, framed, worded
 from Tools.slots import CannotFill
-from Tools.templates import Filled, Template, Templates, prompt_id
+from Tools.templates import Filled, Template, Templates, prompt_id, says_all
 from Tools.usable_requests import MAX_WORDS
 
 ORDER_HEAD = "Write one message that a user types to the assistant of an Obsidian vault."
@@ -87,27 +88,31 @@ class Cells:
         self._catalog = catalog
         self._turns = turns
         self._seed = seed
-        self._without_workspace = [one for one in templates.templates if "workspace" not in one]
+        self._second_steps = [
+            one for one in templates.templates if "workspace" not in one and one["tool"] in turns.shares
+        ]
         self._by_group: dict[str, list[Template]] = {}
         for template in templates.templates:
             self._by_group.setdefault(template["tool"], []).append(template)
         for template in templates.behaviors:
-            self._by_group.setdefault(BEHAVIOR_GROUP + template["behavior"], []).append(template)
+            self._by_group.setdefault(BEHAVIOR_CELL + template["behavior"], []).append(template)
 
     def group_of(self, slot: int) -> str:
         return self._turns.group_of(slot)
 
-    def draw(self, slot: int, number: int = 0) -> Cell:
+    def draw(self, slot: int, number: int = 0, *, by_model: bool = False) -> Cell:
         """The cell of a slot; another `number` gives another cell of the same group.
 
-        Raises UnusablePrompt where nothing of the group can be filled from the vaults.
+        What a model is to word comes from templates that say all that their right call needs (see says_all): whether
+        the model says it too can be told from the names. Raises UnusablePrompt where nothing of the group can be
+        filled from the vaults.
         """
         group = self.group_of(slot)
         rng = random.Random(f"{self._seed}:{slot}:cell:{number}")
-        why = ""
+        why = f"no template of {group} says all that is needed"
         for _ in range(_TRIES):
             try:
-                cell = self._cell(group, rng)
+                cell = self._cell(group, by_model, rng)
                 if len(cell.prompt.question.split()) <= MAX_WORDS:
                     return cell
                 why = "the request is too long"
@@ -115,28 +120,38 @@ class Cells:
                 why = str(error)
         raise UnusablePrompt("prompt.cannot_fill", why, None)
 
-    def example(self, group: str, rng: random.Random) -> tuple[str, str]:
-        """Another request of a group in plain words, and its right answer as text. Raises CannotFill."""
-        for _ in range(_TRIES):
-            template, vault = rng.choice(self._by_group[group]), rng.choice(self._vaults)
-            try:
-                prompt = self._templates.fill(template, rng, vault, self._catalog)
-            except CannotFill:
-                continue
-            return prompt.question, right_answer(prompt)
-        raise CannotFill(f"there is no example of {group}")
+    def example(self, group: str, unlike: Prompt, rng: random.Random) -> tuple[str, str]:
+        """Another request in plain words, and its right answer as text. Raises CannotFill.
 
-    def _cell(self, group: str, rng: random.Random) -> Cell:
-        template, vault = rng.choice(self._by_group[group]), rng.choice(self._vaults)
+        It is of the same group, or of another one where all requests of the group have the same answer.
+        """
+        everything = [template for templates in self._by_group.values() for template in templates]
+        for templates in (self._by_group[group], everything):
+            for _ in range(_TRIES):
+                template, vault = rng.choice(templates), rng.choice(self._vaults)
+                try:
+                    prompt = self._templates.fill(template, rng, vault, self._catalog)
+                except CannotFill:
+                    continue
+                if not _is_answered_alike(prompt, unlike):
+                    return prompt.question, right_answer(prompt)
+        raise CannotFill(f"there is no example for {group}")
+
+    def _cell(self, group: str, by_model: bool, rng: random.Random) -> Cell:
+        templates = [one for one in self._by_group[group] if says_all(one)] if by_model else self._by_group[group]
+        if not templates:
+            raise CannotFill(f"no template of {group} says all that is needed")
+        template, vault = rng.choice(templates), rng.choice(self._vaults)
         persona, phrasings = rng.choice(self._manners.personas), self._manners.phrasings
         phrasing = rng.choices(phrasings, weights=[one.weight for one in phrasings])[0]
         if phrasing.name == STEPS:
-            if not {"behavior", "workspace"} & template.keys():
-                return self._two_steps(group, template, vault, persona, phrasing, rng)
+            if self._may_be_a_first_step(template):
+                return self._two_steps(group, template, by_model, vault, persona, phrasing, rng)
             phrasing = rng.choice([one for one in phrasings if one.name != STEPS])
         wording = worded(template["text"], phrasing, persona, rng, kept=str(template.get("arguments", "")))
         filled = self._templates.fill_in(template, wording, rng, vault, self._catalog)
-        origin = Origin(group, template["id"], persona.who, phrasing.name)
+        who = persona.who if by_model or any(line in wording for line in persona.lines) else None
+        origin = Origin(group, template["id"], who, phrasing.name)
         return Cell(origin, filled.prompt, filled.plain, filled.names, [self._want(filled)], persona, phrasing)
 
     def _want(self, filled: Filled) -> list[str]:
@@ -146,12 +161,25 @@ class Cells:
 
     # -- two requests in one ------------------------------------------------------------------------------------
 
+    def _may_be_a_first_step(self, template: Template) -> bool:
+        has_a_second = any(one["tool"] != template["tool"] for one in self._second_steps)
+        return has_a_second and not {"behavior", "workspace"} & template.keys()
+
     def _two_steps(
-        self, group: str, template: Template, vault: Vault, persona: Persona, phrasing: Phrasing, rng: random.Random
+        self,
+        group: str,
+        template: Template,
+        by_model: bool,
+        vault: Vault,
+        persona: Persona,
+        phrasing: Phrasing,
+        rng: random.Random,
     ) -> Cell:
         """A request for what two templates ask for, one after the other: of different tools, in no workspace."""
-        others = [one for one in self._without_workspace if one["tool"] != template["tool"]]
+        others = [one for one in self._second_steps if one["tool"] != template["tool"]]
         pair = [template, rng.choice(others)]
+        if by_model and not says_all(pair[1]):
+            raise CannotFill("the second step does not say all that is needed")
         parts = [self._templates.fill_in(one, one["text"], rng, vault, self._catalog) for one in pair]
         if any(part.prompt.goal is None for part in parts):
             raise CannotFill("a step has no goal")
@@ -167,7 +195,7 @@ class Cells:
             vault=vault,
             goal=self._joint_goal(parts, calls, vault),
         )
-        origin = Origin(group, template["id"], persona.who, phrasing.name)
+        origin = Origin(group, template["id"], persona.who if by_model else None, phrasing.name)
         plain = "\n".join(texts.values())
         names = tuple(dict.fromkeys(name for part in parts for name in part.names))
         return Cell(origin, prompt, plain, names, [self._want(part) for part in parts], persona, phrasing)
@@ -211,6 +239,16 @@ def _joined(first: Any, second: Any, name: str = "") -> Any:
     if first != second:
         raise CannotFill("two steps want different things of the same")
     return first
+
+
+def _is_answered_alike(one: Prompt, other: Prompt) -> bool:
+    """Whether two requests are the same, or have the same right answer but for the context."""
+    if one.question in other.question or (one.tags == other.tags and one.behavior):
+        return True
+    first, second = one.expected_call, other.expected_call
+    if first is None or second is None or first.name != second.name:
+        return False
+    return {**first.arguments, CONTEXT: None} == {**second.arguments, CONTEXT: None}
 
 
 # -- what is told -------------------------------------------------------------------------------------------------

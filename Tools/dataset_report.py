@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Tell in numbers what JSONL files of conversations hold, and warn where they are not healthy.",
         epilog="examples:\n"
-        "  python Tools/dataset_report.py selfplay.jsonl --html selfplay.html --card README.md\n"
+        "  python Tools/dataset_report.py selfplay.jsonl --html selfplay.html --card selfplay.card.md\n"
         "  python Tools/dataset_report.py round_1.counts.json.gz round_2.jsonl --gate limits.json\n"
         "  cat round_*.jsonl | python Tools/dataset_report.py --gate --json - > numbers.json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -64,7 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    group.add_argument("--html", type=Path, metavar="FILE.html", help="write a page with plots as one HTML file")
+    group.add_argument(
+        "--html", type=_named(".html"), metavar="FILE.html", help="write a page with plots as one HTML file"
+    )
     group.add_argument("--card", type=_named(".md"), metavar="FILE.md", help="write a dataset card for a hub")
     group.add_argument("--license", metavar="ID", help="the licence that the card names, such as cc-by-4.0")
     group.add_argument(
@@ -123,7 +125,7 @@ def _count(files: Sequence[str], counter: RowCounter, made_with: Mapping[str, An
         if is_counts_file(source):
             counts.merge(load_counts(Path(source), made_with))
             continue
-        before = counts.tally["rows",]
+        before = counts.tally["rows_with_written_prompts",]
         for row in read_rows([source]):
             if not isinstance(row, BadLine):
                 counter.count(row, counts)
@@ -132,7 +134,7 @@ def _count(files: Sequence[str], counter: RowCounter, made_with: Mapping[str, An
             if num_bad <= SHOWN_BAD_LINES:
                 log.error("%s: %s", row.where, row.why)
         if source != "-":
-            count_rejects(Path(source), counts.tally["rows",] - before, counts)
+            count_rejects(Path(source), counts.tally["rows_with_written_prompts",] - before, counts)
     counts.tally["bad_lines",] += num_bad
     return counts
 

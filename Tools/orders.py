@@ -10,7 +10,6 @@ from Evaluator.model_client import Completion, SamplingOptions
 from Evaluator.records import Message
 from Evaluator.runs.attempts import UnusablePrompt
 
-ONE_ORDER = "{text}\n\nAnswer with the message that the user would type and nothing else."
 SEVERAL_ORDERS = (
     "Below are {count} orders, each for one message that a user would type. They have nothing to do with each other. "
     "Answer each order with that message and nothing else: no label, no number, no remark.\n\n{orders}\n\n"
@@ -39,7 +38,7 @@ class Order:
 
 def messages_for(orders: Sequence[Order]) -> list[Message]:
     if len(orders) == 1:
-        return [Message("user", ONE_ORDER.format(text=orders[0].text))]
+        return [Message("user", orders[0].text)]
     numbered = "\n\n".join(f"Order {number}:\n{order.text}" for number, order in enumerate(orders, start=1))
     return [Message("user", SEVERAL_ORDERS.format(count=len(orders), orders=numbered))]
 

@@ -1,17 +1,33 @@
 """The flags of v2 that say who writes requests, about what, and which are not wanted."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number, span
-from Evaluator.model_flags import CLAUDE_PREFIX, base_url
+from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, base_url
 from Evaluator.prompt_sets import EVALUATION_SETS
+from Evaluator.runs.output_files import OutputFiles
 from Tools.coverage import BALANCED
-from Tools.prompt_writer import FREE, parse_methods
+from Tools.prompt_writer import parse_methods
 from Tools.templates import DEFAULT_TEMPLATES
 
 DEFAULT_BEHAVIOR_SHARE = 0.2
+_TEMPERATURE, _MAX_TOKENS, _PER_CALL, _ATTEMPTS = (0.7, 1.0), 192, 8, 8
+_WITH_CELLS = {"self", "template", "teacher"}
+_WRITTEN = {"self", "free", "teacher"}
+_METHODS_OF_FLAGS: Mapping[str, tuple[set[str], Any]] = {
+    **dict.fromkeys(("coverage", "behavior_share", "vault_path"), (_WITH_CELLS, None)),
+    "tools_in_prompt": (_WITH_CELLS, False),
+    "templates": (_WITH_CELLS, DEFAULT_TEMPLATES),
+    "attempts_per_cell": (_WITH_CELLS, _ATTEMPTS),
+    "prompt_temperature": (_WRITTEN, _TEMPERATURE),
+    "prompt_max_tokens": (_WRITTEN, _MAX_TOKENS),
+    "prompts_per_call": ({"teacher"}, _PER_CALL),
+}
+"""For which methods a flag does something, and its default."""
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,26 +42,26 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         type=parse_methods,
         metavar="METHODS",
         help="who writes the requests: self, template, teacher, free (the model, from one fixed text), or a mix such "
-        "as self:3,template:1 (default: self, or teacher with --prompt-generator-model)",
+        "as self:3,template:1 (default: self; template with the bundled model; teacher with --prompt-generator-model)",
     )
     group.add_argument(
         "--prompt-temperature",
         type=span(0, 5),
-        default=(0.7, 1.0),
+        default=_TEMPERATURE,
         metavar="T|LOW-HIGH",
         help="temperature for writing requests, a value or a range; Claude takes none (default: 0.7-1.0)",
     )
     group.add_argument(
         "--prompt-max-tokens",
         type=number(int, 1),
-        default=192,
+        default=_MAX_TOKENS,
         metavar="N",
         help="longest written request in tokens; one that is cut off is rejected (default: %(default)s)",
     )
     group.add_argument(
         "--attempts-per-cell",
         type=number(int, 1),
-        default=8,
+        default=_ATTEMPTS,
         metavar="K",
         help="after so many unusable requests or cut off answers a sample is given up and reported as a hole; another, "
         "easier one does not take its place (default: %(default)s)",
@@ -132,7 +148,7 @@ def _add_teacher_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--prompts-per-call",
         type=number(int, 1, 50),
-        default=8,
+        default=_PER_CALL,
         metavar="N",
         help="requests that the teacher writes in one answer, as JSON; 1: plain text (default: %(default)s)",
     )
@@ -161,7 +177,9 @@ def _add_teacher_arguments(group: argparse._ArgumentGroup) -> None:
 
 def check_prompt_arguments(args: argparse.Namespace) -> None:
     """Fill in what depends on other flags. Raises UsageError where a flag could do nothing."""
-    args.prompt_method = args.prompt_method or {"teacher" if args.prompt_generator_model else "self": 1.0}
+    is_raw = args.model == EMBEDDED and not args.adapter
+    default = "teacher" if args.prompt_generator_model else "template" if is_raw else "self"
+    args.prompt_method = args.prompt_method or {default: 1.0}
     has_teacher = "teacher" in args.prompt_method
     if has_teacher != bool(args.prompt_generator_model):
         raise UsageError("the method teacher needs --prompt-generator-model, and that flag needs the method teacher")
@@ -176,13 +194,25 @@ def check_prompt_arguments(args: argparse.Namespace) -> None:
         raise UsageError("--prompt-generator-batch is for claude-... through the anthropic SDK")
     if args.prompt_generator_batch and args.output == "-" and not args.prompts_file:
         raise UsageError("--prompt-generator-batch needs --prompts-file where the output is -: it keeps the batches")
-    if set(args.prompt_method) == {FREE}:
-        for name in ("coverage", "behavior_share", "vault_path", "tools_in_prompt"):
-            if getattr(args, name) is not None and getattr(args, name) is not False:
-                raise UsageError(
-                    f"--{name.replace('_', '-')} does nothing with --prompt-method free, which asks for anything"
-                )
+    for name, (methods, default) in _METHODS_OF_FLAGS.items():
+        if getattr(args, name) != default and not methods & args.prompt_method.keys():
+            raise UsageError(
+                f"--{name.replace('_', '-')} does nothing with --prompt-method {','.join(args.prompt_method)}"
+            )
+    args.avoid = [path for path in args.avoid if path.resolve() != Path(args.output).resolve()]
+    for path in args.avoid:
+        if not path.is_file():
+            raise UsageError(f"--avoid {path}: there is no such file")
+    files = OutputFiles(Path(args.output))
+    others = [files.samples, files.journal, files.rejects, files.run]
+    if args.prompts_file and args.prompts_file.resolve() in {path.resolve() for path in others}:
+        raise UsageError(f"--prompts-file {args.prompts_file} is another file of this run: give it a name of its own")
     args.coverage = args.coverage or BALANCED
+
+
+def model_writes(args: argparse.Namespace) -> bool:
+    """Whether any request is written by a model."""
+    return bool(_WRITTEN & args.prompt_method.keys())
 
 
 def prompts_file_of(args: argparse.Namespace) -> Path | None:

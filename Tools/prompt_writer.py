@@ -33,7 +33,7 @@ SEED_TEXT = (
 METHODS = ("self", "free", "template", "teacher")
 FREE = "free"
 """The method without cells: one fixed text asks for any request."""
-_DRAWS = 24
+_DRAWS = 48
 """So many cells of a group are tried until a template gives a request that was not there before."""
 _KEPT_FILLED = 8192
 """Filled templates that wait for the worker that asks for them; many more than there are workers."""
@@ -82,7 +82,10 @@ class Known:
         Raises UnusablePrompt where it overlaps one, or repeats the request of another slot.
         """
         words = Request(request)
-        if overlap := self._avoided.overlap(plain) if plain else self._avoided.overlap_of(words):
+        overlap = self._avoided.overlap_of(words)
+        if not overlap and plain not in (None, request):
+            overlap = self._avoided.overlap(plain)
+        if overlap:
             why = f"it overlaps an evaluation prompt ({overlap.sign}): {overlap.prompt}"
             raise UnusablePrompt("prompt.evaluation", why, request)
         if self._seen is None:
@@ -203,7 +206,10 @@ class PromptWriter:
         try:
             written = self._written(method, slot, attempt, rng)
         except UnusablePrompt as unusable:
-            raise UnusablePrompt(unusable.reason, str(unusable), unusable.text, cell=group) from unusable
+            writer = {"self": self._writing, "teacher": self._teacher}.get(method)
+            raise UnusablePrompt(
+                unusable.reason, str(unusable), unusable.text, group, writer.name if writer else None
+            ) from unusable
         return replace(written, told=self._told(group, written.prompt, slot)) if self._catalog else written
 
     def orders(self, slots: Iterable[int]) -> list[Order]:
@@ -212,21 +218,25 @@ class PromptWriter:
         for slot in slots:
             if slot not in self._filled_slots and self._methods.method_of(slot) == "teacher":
                 try:
-                    wanted.append(order_of(self._cells.draw(slot), 0))
+                    wanted.append(order_of(self._cells.draw(slot, by_model=True), 0))
                 except UnusablePrompt:
                     continue
         return wanted
 
     def _free(self, slot: int, rng: random.Random) -> WrittenPrompt:
-        request = clean_request(self._writing.text(SEED_TEXT, rng))
-        self._known.take(slot, request)
-        return WrittenPrompt(Prompt(prompt_id(request), request), FREE, self._writing.name)
+        name = self._writing.name
+        try:
+            request = clean_request(self._writing.text(SEED_TEXT, rng))
+            self._known.take(slot, request)
+        except UnusablePrompt as unusable:
+            raise UnusablePrompt(unusable.reason, str(unusable), unusable.text, written_by=name) from unusable
+        return WrittenPrompt(Prompt(prompt_id(request), request), FREE, name)
 
     def _written(self, method: str, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
         if method == "template":
             cell = self._templates.cell(slot)
             return WrittenPrompt(cell.prompt, method, origin=cell.origin)
-        cell = self._cells.draw(slot)
+        cell = self._cells.draw(slot, by_model=True)
         if method == "self":
             text, name = self._writing.text(cell.order, rng), self._writing.name
         else:
@@ -242,7 +252,7 @@ class PromptWriter:
     def _told(self, group: str, prompt: Prompt, slot: int) -> str | None:
         """What the answering model is told beside the request: the tools to call, and another request answered."""
         try:
-            question, answer = self._cells.example(group, random.Random(f"{prompt.id}:{slot}:example"))
+            question, answer = self._cells.example(group, prompt, random.Random(f"{prompt.id}:{slot}:example"))
         except CannotFill:
             return None
         return few_tools_as_text(self._catalog, sorted(set(prompt.expected_tools)), question, answer)

@@ -24,7 +24,7 @@ from Evaluator.model_flags import EMBEDDED, add_model_arguments
 from Evaluator.prompt_sets import PromptSet, load_prompt_sets
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.runs.clients import Clients
-from Evaluator.runs.run import Plan, run_plan
+from Evaluator.runs.run import Plan, file_fingerprint, run_plan
 from Evaluator.vault.loading import load_fixture, load_folder
 from Evaluator.vault.state import Vault
 from Tools.cells import Cells
@@ -35,6 +35,7 @@ from Tools.prompt_flags import (
     DEFAULT_BEHAVIOR_SHARE,
     add_prompt_arguments,
     check_prompt_arguments,
+    model_writes,
     prompts_file_of,
 )
 from Tools.prompt_writer import FREE, Known, MethodOfSlot, PromptWriter, Writing, describe_methods
@@ -117,6 +118,8 @@ def make_prompt_writer(
     if "teacher" in methods:
         kept = closing.enter_context(PromptsFile(prompts_file_of(args)))
         teacher = make_teacher(args, clients, kept)
+        if kept.num_texts:
+            log.info("%s holds %d requests that the teacher has written before", kept.path, kept.num_texts)
     writer = PromptWriter(
         MethodOfSlot(methods, args.seed),
         cells,
@@ -158,15 +161,19 @@ def make_teacher(args: argparse.Namespace, clients: Clients, kept: PromptsFile) 
 
 def requests_in(files: Sequence[Path]) -> Iterator[str]:
     """The requests of datasets. Raises UsageError where one cannot be read."""
-    num_bad = 0
-    for row in read_rows([str(path) for path in files]):
-        if isinstance(row, BadLine):
-            num_bad += 1
-            continue
-        asked = [message.content for message in row.messages if message.role == "user" and message.content]
-        yield from asked[-1:]
-    if num_bad:
-        log.warning("warning: %d lines of the --avoid files hold no row", num_bad)
+    for path in files:
+        num_rows = num_bad = 0
+        for row in read_rows([str(path)]):
+            if isinstance(row, BadLine):
+                num_bad += 1
+                continue
+            num_rows += 1
+            asked = [message.content for message in row.messages if message.role == "user" and message.content]
+            yield from asked[-1:]
+        if num_bad and not num_rows:
+            raise UsageError(f"--avoid {path}: no line of it holds a row")
+        if num_bad:
+            log.warning("warning: %d lines of --avoid %s hold no row", num_bad, path)
 
 
 def generate(args: argparse.Namespace) -> int:
@@ -174,15 +181,11 @@ def generate(args: argparse.Namespace) -> int:
     check_prompt_arguments(args)
     args.num_examples = args.num_examples or 100
     evaluation_sets = load_prompt_sets(args.avoid_prompt_set) if args.avoid_prompt_set else None
-    args.avoid = [path for path in args.avoid if path.resolve() != Path(args.output).resolve()]
-    missing = [path for path in args.avoid if not path.is_file()]
-    if missing:
-        raise UsageError(f"--avoid {missing[0]}: there is no such file")
     settings = {
         "prompt_methods": describe_methods(args.prompt_method),
         "prompt_generator_model": args.prompt_generator_model,
-        "prompt_temperature": list(args.prompt_temperature),
-        "prompt_max_tokens": args.prompt_max_tokens,
+        "prompt_temperature": list(args.prompt_temperature) if model_writes(args) else None,
+        "prompt_max_tokens": args.prompt_max_tokens if model_writes(args) else None,
         "distinct": args.distinct,
         "tools_in_prompt": args.tools_in_prompt,
         "avoided": evaluation_sets.sha256 if evaluation_sets else None,
@@ -201,7 +204,8 @@ def generate(args: argparse.Namespace) -> int:
             "phrasings": manners.sha256,
             "vaults": [vault.fingerprint for vault in vaults],
         }
-    if args.model == EMBEDDED and not args.adapter and {"self", FREE} & args.prompt_method.keys():
+    is_raw = args.model == EMBEDDED and not args.adapter
+    if (is_raw and {"self", FREE} & args.prompt_method.keys()) or args.prompt_generator_model == EMBEDDED:
         log.warning("warning: the bundled model is too small to write requests; --prompt-method template is for it")
     with ExitStack() as closing:
         plan = Plan(
@@ -213,6 +217,7 @@ def generate(args: argparse.Namespace) -> int:
             ),
             attempts_per_cell=args.attempts_per_cell,
             round=args.round,
+            avoided={path.name: file_fingerprint(path) for path in args.avoid},
         )
         return run_plan(plan, args, catalog)
 

@@ -6,7 +6,7 @@ A slot is drawn when it is first asked for; those that belong together (a state,
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from Evaluator.catalog import Catalog
@@ -80,14 +80,18 @@ class Slots:
         return "\n" if text and not text.endswith("\n") else ""
 
     def folders(self) -> dict[str, str]:
-        filled = [path for path in self._vault.folders if any(True for _ in self._vault.inside(path))]
+        filled = [path for path in self._vault.folders if path in self._holding]
         first = self.pick(filled, "folder that holds something")
         apart = [path for path in filled if not f"{path}/".startswith(f"{first}/") and not first.startswith(f"{path}/")]
         return {"folder": first, "folder_2": self.pick(apart, "second folder"), "folder_name": base_name(first)}
 
     def empty_folder(self) -> str:
-        empty = [path for path in self._vault.folders if not any(True for _ in self._vault.inside(path))]
-        return self.pick(empty, "empty folder")
+        return self.pick([path for path in self._vault.folders if path not in self._holding], "empty folder")
+
+    @cached_property
+    def _holding(self) -> set[str]:
+        """The folders that hold a note or a folder."""
+        return {parent(path) for table in (self._vault.folders, self._vault.notes) for path in table}
 
     def new_path(self, folder: str, name: str) -> str:
         path = f"{folder}/{name}" if folder else name

@@ -33,7 +33,7 @@ class Teacher:
 
         `max_teacher_tokens` is what all calls noted in `kept` may cost, input and output together; None: no limit.
         """
-        self._name = name
+        self.name = name
         self._client = client
         self._kept = kept
         self._per_call = per_call
@@ -113,6 +113,6 @@ class Teacher:
             try:
                 texts = texts_in(completion, orders)
             except UnusablePrompt:
-                self._kept.spend(self._name, tokens)
+                self._kept.spend(self.name, tokens)
                 raise
-            self._kept.add(texts, self._name, tokens)
+            self._kept.add(texts, self.name, tokens)

@@ -2,7 +2,8 @@
 
 A template is {"id", "tool", "text", "arguments", "context", "workspace"?}: a request, the arguments of the one right
 call, what the five text fields of its context could say, and the workspace it runs in where the request names one.
-A string that is exactly one slot takes the slot's value with its type.
+A string that is exactly one slot takes the slot's value with its type. "implied" lists constants of the arguments that
+a request need not say.
 
 A template of a behaviour is for a request where calling at once is wrong: {"id", "behavior", "tool", "text", "want",
 "answers"}: what the user wants told in one sentence, and texts that answer it rightly; that of the behaviour `call`
@@ -12,7 +13,8 @@ has the keys of a tool's template instead of answers.
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,9 @@ class Templates:
     behaviors: Sequence[Template]
     words: Mapping[str, Sequence[Any]]
     sha256: str
-    fitting: set[str] = field(default_factory=set, compare=False)  # ids of those whose call was seen to fit its schema
+    _said: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    """By the id of each template that was filled before, so that its call is known to fit the schema: the constants of
+    its arguments that its text says."""
 
     def that_fit(self, vaults: Sequence[Vault], catalog: Catalog) -> "Templates":
         """Those templates that every one of the vaults has something for, as far as a few tries show."""
@@ -82,19 +86,59 @@ class Templates:
         for _ in range(_TRIES):
             slots = Slots(rng, vault, self.words, catalog)
             try:
-                filled = _fill(template, wording, slots, vault, catalog, is_checked=template["id"] in self.fitting)
-                self.fitting.add(template["id"])
+                said = self._said.get(template["id"])
+                constants = said_constants(template) if said is None else said
+                filled = _fill(template, wording, constants, slots, vault, catalog, is_checked=said is not None)
+                self._said[template["id"]] = constants
                 return filled
             except (CannotFill, NoGoal) as error:  # other values may do
                 why = str(error)
         raise CannotFill(f"the template {template['id']}: {why}")
 
 
+def said_constants(template: Template) -> tuple[str, ...]:
+    """The constants of a template's arguments that its text says."""
+    return tuple(str(one) for one in _constants(template) if _says(template, one))
+
+
+def says_all(template: Template) -> bool:
+    """Whether the request of a template names every value of its right call, but for those that are `implied`."""
+    implied = template.get("implied", ())
+    return all(one in implied or _says(template, one) for one in _constants(template))
+
+
+def _says(template: Template, value: Any) -> bool:
+    """Whether a template's text has a constant of its arguments word for word."""
+    if isinstance(value, bool | None) or SLOT.search(str(value)) or not re.search(r"\w", str(value)):
+        return False
+    return bool(re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", template["text"], re.IGNORECASE))
+
+
+def _constants(template: Template) -> list[Any]:
+    """The values in the arguments of a template that are not just a slot."""
+
+    def leaves(value: Any) -> Iterator[Any]:
+        if isinstance(value, Mapping | list):
+            for one in value.values() if isinstance(value, Mapping) else value:
+                yield from leaves(one)
+        elif not isinstance(value, str) or re.search(r"\w", SLOT.sub("", value)) or not SLOT.search(value):
+            yield value
+
+    return list(leaves(template.get("arguments", {})))
+
+
 def _fill(
-    template: Template, wording: str, slots: Slots, vault: Vault, catalog: Catalog, *, is_checked: bool
+    template: Template,
+    wording: str,
+    constants: Sequence[str],
+    slots: Slots,
+    vault: Vault,
+    catalog: Catalog,
+    *,
+    is_checked: bool,
 ) -> Filled:
     question, plain = _filled(wording, slots), _filled(template["text"], slots)
-    names = tuple(dict.fromkeys(str(slots[name]) for name in SLOT.findall(template["text"])))
+    names = tuple(dict.fromkeys([*(str(slots[name]) for name in SLOT.findall(template["text"])), *constants]))
     prompt = Prompt(
         prompt_id(question), question, tags=(template["id"],), vault=vault, behavior=template.get("behavior")
     )
@@ -102,21 +146,24 @@ def _fill(
         answer = _filled(slots.pick(template["answers"], "answers"), slots)
         silent = replace(prompt, expects_call=False, expected_answer=answer)
         return Filled(silent, plain, names, _filled(template["want"], slots))
-    call = _call(template, slots)
+    call = _call(template, slots, catalog)
     if not can_run([call], catalog):
-        return Filled(replace(prompt, expected_tools=(call.name,), vault=None), plain, names)
+        return Filled(replace(prompt, expected_tools=(call.name,), expected_call=call, vault=None), plain, names)
     goal = goal_of(call, plain, vault, catalog, is_checked=is_checked)
     known = replace(prompt, expected_tools=(call.name,), expected_call=call, goal=goal)
     return Filled(known, plain, names, _filled(template["want"], slots) if "want" in template else None)
 
 
-def _call(template: Template, slots: Slots) -> ToolCall:
-    """The right call: its context has ids of the right form, and the template's texts."""
+def _call(template: Template, slots: Slots, catalog: Catalog) -> ToolCall:
+    """The right call: its context, if the catalog has one, has ids of the right form, and the template's texts."""
+    arguments = _filled(template["arguments"], slots)
+    if not catalog.context:
+        return ToolCall(template["tool"], arguments)
     ids = {"sessionId": slots["running_session"], "workspaceId": DEFAULT_WORKSPACE}
     if "workspace" in template:
         ids["workspaceId"] = _filled(template["workspace"], slots)
     context = {**ids, **_filled(template["context"], slots)}
-    return ToolCall(template["tool"], {CONTEXT: context, **_filled(template["arguments"], slots)})
+    return ToolCall(template["tool"], {CONTEXT: context, **arguments})
 
 
 def prompt_id(question: str) -> str:
@@ -162,7 +209,8 @@ def _faults(templates: Templates, catalog: Catalog) -> list[str]:
     everything = [*templates.templates, *templates.behaviors]
     known = DRAWN_SLOTS.keys() | {name for name, words in templates.words.items() if words}
     slots = {slot for one in everything for slot in SLOT.findall(json.dumps(one))} - known
-    tools = {one["tool"] for one in everything if one["tool"] is not None} - catalog.tools.keys()
+    slots |= {"title"} - templates.words.keys() if any("new_" in json.dumps(one) for one in everything) else set()
+    tools = {one["tool"] for one in templates.templates} - catalog.tools.keys()
     behaviors = {one["behavior"] for one in templates.behaviors} - set(BEHAVIORS)
     calling = {"text", "arguments", "context"}
     lacking = [one["id"] for one in templates.templates if not calling <= one.keys()]
@@ -170,4 +218,4 @@ def _faults(templates: Templates, catalog: Catalog) -> list[str]:
     lacking += [
         one["id"] for one in templates.behaviors if not (silent <= one.keys() or {"want", *calling} <= one.keys())
     ]
-    return [*sorted(slots | tools | behaviors), *lacking, *([] if templates.templates else ["an empty list"])]
+    return [*sorted(map(str, slots | tools | behaviors)), *lacking, *([] if templates.templates else ["an empty list"])]

@@ -72,7 +72,7 @@ class Agreement:
         labelled = {key: count for key, count in self.rows.items() if key[0] is not None}
         total = sum(labelled.values())
         if not total:
-            return "no row has a label"
+            return "no row that was judged has a label"
         agreed = sum(count for (label, verdict), count in labelled.items() if label == verdict) / total
         shares = [sum(count for key, count in labelled.items() if key[side]) / total for side in (0, 1)]
         chance = shares[0] * shares[1] + (1 - shares[0]) * (1 - shares[1])

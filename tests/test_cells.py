@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from Evaluator.catalog import CONTEXT
 from Evaluator.records import Message
 from Evaluator.tool_calls import parse_text, render_turn
 from Evaluator.validator import validate
-from tests.vaults import CATALOG, training_cells
+from tests.vaults import CATALOG, TEMPLATES, training_cells
 from Tools.cells import right_answer
 from Tools.phrasing import Persona, Phrasing, is_action, load_manners, with_typo, worded
 from Tools.usable_requests import check_names, clean_request
@@ -76,6 +77,42 @@ def test_an_order_tells_who_asks_what_is_wanted_and_what_to_name():
         assert cell.phrasing.instruction in cell.order
         assert all(f"- {name}" in cell.order for name in cell.names)
         assert cell.prompt.question not in cell.order, "the model is to find its own words"
+
+
+def test_what_a_model_words_can_be_told_from_the_names():
+    for slot in range(400):
+        cell = CELLS.draw(slot, by_model=True)
+        if cell.prompt.expected_call and cell.phrasing.name != "steps":
+            said = {name.lower() for name in cell.names} | {"text"}
+            values = [value for key, value in cell.prompt.expected_call.arguments.items() if key != CONTEXT]
+            assert all(isinstance(one, str) and one.lower() in said for one in leaves(values) if is_constant(cell, one))
+
+
+def leaves(value):
+    if isinstance(value, dict | list):
+        return [leaf for one in (value.values() if isinstance(value, dict) else value) for leaf in leaves(one)]
+    return [value if isinstance(value, str) else str(value)]
+
+
+def is_constant(cell, value):
+    template = next(one for one in [*TEMPLATES.templates, *TEMPLATES.behaviors] if one["id"] == cell.origin.template)
+    return value in leaves(template["arguments"])
+
+
+def test_the_example_is_another_request_with_another_answer():
+    for cell in DRAWN:
+        question, answer = CELLS.example(cell.origin.cell, cell.prompt, random.Random(cell.prompt.id))
+        assert question not in cell.prompt.question
+        calls = parse_text(answer).calls
+        if calls and cell.prompt.expected_call and calls[0].name == cell.prompt.expected_call.name:
+            assert {**calls[0].arguments, CONTEXT: 0} != {**cell.prompt.expected_call.arguments, CONTEXT: 0}
+
+
+def test_a_second_step_is_of_a_tool_that_is_asked_for():
+    tools = ["vaultManager_moveNote", "get_tools"]
+    cells = training_cells(tools=tools)
+    for slot in range(300):
+        assert set(cells.draw(slot).prompt.expected_tools) <= {*tools, "memoryManager_loadWorkspace"}
 
 
 def test_a_models_words_keep_goal_and_right_answer():

@@ -1,7 +1,9 @@
 """Quotas of tools and behaviours, kept by every beginning of a run."""
 
 import json
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,6 +51,18 @@ def test_turns_depend_on_seed_and_slot_alone():
     assert [forwards.group_of(slot) for slot in range(200)] != [other.group_of(slot) for slot in range(200)]
 
 
+def test_turns_are_the_same_when_many_threads_ask():
+    shares = shares_of("balanced", TOOLS, BEHAVIORS, 0.2)
+    alone, turns, interval = Turns(shares, 1), Turns(shares, 1), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            found = list(threads.map(turns.group_of, range(3000)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [alone.group_of(slot) for slot in range(3000)]
+
+
 def test_a_file_gives_the_weights(tmp_path):
     path = tmp_path / "weights.json"
     path.write_text(json.dumps({"tools": {TOOLS[0]: 3, TOOLS[1]: 1, TOOLS[2]: 0}, "behaviors": {"ask": 1}}))
@@ -57,6 +71,8 @@ def test_a_file_gives_the_weights(tmp_path):
     )
     path.write_text(json.dumps({"tools": {TOOLS[0]: 1}}))
     assert len(shares_of(str(path), TOOLS, BEHAVIORS, 0.2)) == 5
+    path.write_text(json.dumps({"behaviors": {"ask": 1}}))
+    assert len(shares_of(str(path), TOOLS, BEHAVIORS, 0.2)) == len(TOOLS) + 1
 
 
 @pytest.mark.parametrize(
@@ -64,8 +80,9 @@ def test_a_file_gives_the_weights(tmp_path):
     [
         ("{", "no JSON"),
         ("[]", "no object"),
-        ('{"tools": {}}', "no object"),
-        ('{"tools": {"lamp_switch": 1}}', "lamp_switch"),
+        ("{}", "no object"),
+        ('{"tools": {}}', "weight 0"),
+        ('{"tools": {"get_tool": 1}}', "get_tool, .*nearest: get_tools"),
         ('{"tools": {"get_tools": -1}}', "0 or more"),
         ('{"tools": {"get_tools": true}}', "0 or more"),
         ('{"tools": {"get_tools": 0}}', "weight 0"),

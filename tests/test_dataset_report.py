@@ -285,17 +285,15 @@ def test_it_reads_stdin_and_ends_quietly_when_the_reader_goes(healthy, capsys, m
 
 def test_prompts_that_could_not_be_used_are_counted_where_the_rejects_are_there(healthy, tmp_path, capsys):
     assert numbers_of(capsys, healthy)["prompts"]["usable"] is None
-    rejects = [
-        *[
-            {"slot": n, "attempt": 0, "reason": "prompt.near_duplicate", "sentence": "", "text": "x"}
-            for n in range(200)
-        ],
-        {"slot": 1, "attempt": 1, "reason": "answer.cut_off", "sentence": "", "text": None, "prompt": "Open it"},
-    ]
-    write_lines(tmp_path / "healthy.rejects.jsonl", rejects)
-    prompts = numbers_of(capsys, healthy)["prompts"]
-    assert (prompts["written"], prompts["rejected"]) == (601, 200)
-    assert prompts["usable"] == pytest.approx(601 / 801)
+    written, by_nobody = {"reason": "prompt.near_duplicate", "written_by": "m"}, {"reason": "prompt.near_duplicate"}
+    answered = {"reason": "answer.truncated", "prompt": "Open it", "written_by": "m"}
+    write_lines(tmp_path / "written.rejects.jsonl", [*[written] * 200, *[by_nobody] * 50, answered])
+    rows = [json.loads(line) for line in Path(healthy).read_text().splitlines()]
+    for row in rows[:300]:  # the others come from templates
+        row["metadata"]["prompt_model"] = "m"
+    prompts = numbers_of(capsys, write_lines(tmp_path / "written.jsonl", rows))["prompts"]
+    assert (prompts["written"], prompts["rejected"]) == (301, 200)
+    assert prompts["usable"] == pytest.approx(301 / 501)
     assert prompts["reject_reasons"] == {"prompt.near_duplicate": 200}
 
 
@@ -420,7 +418,11 @@ def test_the_card_has_front_matter_and_figures(healthy, tmp_path, capsys):
 
 def test_no_output_replaces_an_input(healthy, tmp_path, capsys):
     before = Path(healthy).read_bytes()
-    assert main([healthy, "--html", healthy]) == 2
+    page = tmp_path / "rows.html"
+    page.write_bytes(before)
+    assert main([str(page), "--html", str(page)]) == 2 and page.read_bytes() == before
+    with pytest.raises(SystemExit):
+        main([healthy, "--html", str(tmp_path / "README.md")])
     saved = tmp_path / "a.counts.json.gz"
     assert main([healthy, "--save", str(saved)]) == 0
     assert main([str(saved), "--save", str(saved), "--overwrite"]) == 2

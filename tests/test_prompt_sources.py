@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from Evaluator.decontamination import EvaluationPrompts
+from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from tests.fakes.anthropic_server import FakeAnthropicServer
 from tests.fakes.ordered_requests import written_to
 from Tools.cells import ORDER_HEAD
@@ -97,11 +99,35 @@ def test_a_request_without_its_names_is_refused_and_the_cell_reported_as_a_hole(
     assert len(rows_of(out.with_suffix(".rejects.jsonl"))) == len(rejects) + sum(holes.values())
 
 
+def test_fewer_attempts_make_no_holes_of_samples_that_are_there(tmp_path, out):
+    replies = [{"content": text, "contains": ORDER_HEAD} for text in ("Do it as before, please.", "Yes", "No")]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, [*replies, {"content": "I see."}])))
+    flags = ["--model", f"scripted:{tmp_path / 'r.jsonl'}", "--no-distinct", "--output", str(out)]
+    (tmp_path / "weights.json").write_text('{"tools": {"agentManager_listModels": 1}}')
+    flags += ["--coverage", str(tmp_path / "weights.json"), "--behavior-share", "0"]
+    assert v2([*flags, "--num-examples", "20", "--attempts-per-cell", "30"]) == 0
+    assert len(rows_of(out)) == 20
+    assert v2([*flags, "--num-examples", "30", "--attempts-per-cell", "2"]) == 0
+    run = json.loads(out.with_suffix(".run.json").read_text())
+    assert run["counts"]["samples"] + sum(run["counts"]["holes"].values()) == 30
+    assert {row["metadata"]["slot"] for row in rows_of(out)} >= set(range(20))
+
+
+def test_a_prompt_that_does_not_fit_the_model_is_a_hole(model_server, out):
+    server = model_server(faults={"context": 1})
+    flags = ["--model", "fake", "--base-url", server.url, "--prompt-method", "template", "--num-examples", "3"]
+    assert v2([*flags, "--attempts-per-cell", "2", "--output", str(out)]) == 3
+    assert server.count == 6
+
+
 def test_a_run_of_nothing_but_holes_is_no_success(tmp_path, out, capsys):
     (tmp_path / "r.jsonl").write_text('{"content": "Yes"}\n')
     flags = ["--model", f"scripted:{tmp_path / 'r.jsonl'}", "--num-examples", "4"]
     assert v2([*flags, "--output", str(out)]) == 3
     assert "not one sample could be made" in capsys.readouterr().err
+    assert v2([*flags, "--output", str(out)]) == 3, "nor is the same command again"
+    assert v2([*flags, "--output", "-"]) == 3
+    assert "4 of 4 samples are missing" in capsys.readouterr().err
 
 
 def test_faults_of_the_server_make_no_holes(model_server, out):
@@ -137,6 +163,67 @@ def test_no_request_comes_twice_in_a_run_or_from_the_files_to_avoid(silent, tmp_
     assert len(set(requests_of(first))) == 400
     assert v2([*flags, "--output", str(second), "--avoid", str(first), str(second)]) == 0
     assert not set(requests_of(first)) & set(requests_of(second))
+    ids = [row["metadata"]["sample_id"] for path in (first, second) for row in rows_of(path)]
+    assert len(set(ids)) == 800
+    assert json.loads(second.with_suffix(".run.json").read_text())["avoided"].keys() == {"first.jsonl"}
+
+
+def test_phrasing_brings_no_request_near_an_evaluation_prompt(silent, out):
+    flags = ["--model", silent, "--prompt-method", "template", "--num-examples", "1500", "--seed", "5"]
+    assert v2([*flags, "--output", str(out)]) == 0
+    evaluation = EvaluationPrompts(prompt.question for prompt in load_prompt_sets(EVALUATION_SETS).prompts)
+    assert not [request for request in requests_of(out) if evaluation.overlap(request)]
+
+
+LAMPS = {
+    "name": "lamps",
+    "server_version": "1",
+    "tools": {
+        "lamp_switch": {"parameters": {"type": "object", "properties": {"room": {"type": "string"}}}},
+        "lamp_list": {"parameters": {"type": "object", "properties": {}}},
+    },
+}
+
+
+def lamp(tool, text, **arguments):
+    return {"id": f"{tool}-{text[:4]}", "tool": tool, "text": text, "arguments": arguments, "context": {}}
+
+
+@pytest.mark.parametrize("method", ["template", "self"])
+@pytest.mark.parametrize("told", [[], ["--tools-in-prompt"]])
+def test_another_catalog_has_its_own_templates(tmp_path, out, method, told):
+    (tmp_path / "lamps.json").write_text(json.dumps(LAMPS))
+    templates = [
+        lamp("lamp_switch", "Switch the lamp in the {room} please.", room="{room}"),
+        lamp("lamp_list", "List all lamps."),
+    ]
+    data = {"words": {"room": ["hall", "kitchen", "attic", "cellar"]}, "templates": templates}
+    (tmp_path / "templates.json").write_text(json.dumps(data))
+    replies = [
+        {"content": f"Would you please switch the light in the {room} of number {number}", "contains": f"- {room}"}
+        for room in data["words"]["room"]
+        for number in range(40)
+    ]
+    replies.append({"content": 'tool_call: lamp_switch\narguments: {"room": "hall"}'})
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, replies)))
+    flags = ["--model", f"scripted:{tmp_path / 'r.jsonl'}", "--catalog", str(tmp_path / "lamps.json"), *told]
+    flags += ["--templates", str(tmp_path / "templates.json"), "--prompt-method", method, "--num-examples", "20"]
+    assert v2([*flags, "--output", str(out)]) == 0
+    assert {row["metadata"]["cell"] for row in rows_of(out)} <= {"lamp_switch", "lamp_list"}
+    assert any(row["label"] for row in rows_of(out))
+
+
+def test_templates_of_one_tool_ask_for_no_second_step(silent, tmp_path, out):
+    template = {"id": "a", "tool": "vaultManager_openNote", "text": "Open {note}.", "arguments": {"path": "{note}"}}
+    context = dict.fromkeys(
+        ["sessionDescription", "sessionMemory", "toolContext", "primaryGoal", "subgoal"], "Open {note}"
+    )
+    data = {"words": {}, "templates": [{**template, "context": context}]}
+    (tmp_path / "templates.json").write_text(json.dumps(data))
+    flags = ["--model", silent, "--prompt-method", "template", "--templates", str(tmp_path / "templates.json")]
+    assert v2([*flags, "--num-examples", "60", "--output", str(out)]) == 0
+    assert {tuple(row["metadata"]["expected_tools"]) for row in rows_of(out)} == {("vaultManager_openNote",)}
+    assert v2([*flags, "--behavior-share", "0.5", "--output", str(tmp_path / "b.jsonl")]) == 2
 
 
 # -- a teacher -----------------------------------------------------------------------------------------------------
@@ -238,9 +325,15 @@ def test_tools_in_the_prompt_are_told_and_not_written_down(model_server, out):
         (["--prompt-method", "free", "--tools-in-prompt"], "--tools-in-prompt does nothing"),
         (["--coverage", "gone.json"], "cannot read --coverage"),
         (["--avoid", "gone.jsonl"], "--avoid gone.jsonl"),
+        (["--avoid", "pyproject.toml"], "no line of it holds a row"),
+        (["--prompt-method", "free", "--templates", "gone.json"], "--templates does nothing"),
+        (["--prompt-method", "free", "--attempts-per-cell", "3"], "--attempts-per-cell does nothing"),
+        (["--prompt-method", "template", "--prompt-max-tokens", "9"], "--prompt-max-tokens does nothing"),
+        (["--prompt-method", "template", "--prompts-per-call", "3"], "--prompts-per-call does nothing"),
+        (["--prompt-generator-model", "q", "--output", "a.jsonl", "--prompts-file", "a.journal"], "a name of its own"),
     ],
 )
 def test_a_flag_that_could_do_nothing_is_status_2(silent, out, capsys, flags, words):
-    assert v2(["--model", silent, *flags, "--output", str(out)]) == 2
+    assert v2(["--model", silent, "--output", str(out), *flags]) == 2
     assert words in capsys.readouterr().err
     assert not out.exists()

@@ -21,6 +21,10 @@ REQUEST = "Move Inbox/Plan.md to the folder Garden."
         f"1. {REQUEST}",
         f"Certainly!\n{REQUEST}",
         f"  `{REQUEST}`  ",
+        f"Message: {REQUEST}",
+        f"Here is the message:\n\n{REQUEST}",
+        f"Sure! Here's the message:\n\n{REQUEST}",
+        f"```\n{REQUEST}\n```",
     ],
 )
 def test_what_stands_around_a_request_is_taken_off(text):
@@ -42,6 +46,10 @@ def test_what_stands_around_a_request_is_taken_off(text):
         "mkdir Garden/Old pls",
         'full text search: "late work", top 5, no snippets',
         "Write the user guide into Notes/Guide.md.",
+        "Open the user stories note please",
+        "Write a request letter to the landlord into Home.md",
+        "The note Plan.md has been deleted by accident, restore it please",
+        "I have moved the shelf, so rename Hall.md to Shelf.md",
     ],
 )
 def test_a_request_stays_as_it_is(request_text):
@@ -69,6 +77,9 @@ def test_a_request_stays_as_it_is(request_text):
         ("The note Plan.md has been moved to Garden.", "answer"),
         ("The weather is lovely, and my notes are old.", "asks_nothing"),
         ("Bitte verschiebe meine Notiz Plan.md sofort nach Garten, danke sehr", "language"),
+        ("Oeffne die Notiz Fields/Cherries.md bitte in einem neuen Tab, ja?", "language"),
+        ("Abre la nota Plan.md por favor en una nueva", "language"),
+        (f"{REQUEST}\n\n(This is phrased as a command.)", "about_prompts"),
         ("Будь добр, перемести заметку Plan.md", "language"),
     ],
 )
@@ -98,6 +109,7 @@ def test_a_name_counts_in_any_case_quotes_and_spacing(names, request_text):
         (["Plan"], "Please open Planning"),
         (["5"], "Show the 15 newest notes"),
         (["Garden", "Inbox"], "Move it to Garden"),
+        (["Garden/Plan.md", "Garden"], "Delete Garden/Plan.md for me"),
     ],
 )
 def test_a_missing_name_is_no_usable_request(names, request_text):
@@ -106,9 +118,10 @@ def test_a_missing_name_is_no_usable_request(names, request_text):
     assert error.value.reason == "prompt.name_missing"
 
 
-@pytest.mark.parametrize("more", ['"Archive"', "Archive/Old", "Other.md"])
+@pytest.mark.parametrize("more", ['"Archive"', "Archive/Old", "Other.md", "the Archive", "Old Plans please"])
 def test_what_was_to_stay_open_must_not_be_named(more):
     check_names("Move Inbox/My Plan.md elsewhere, please", ["Inbox/My Plan.md"], leaves_out_a_value=True)
+    check_names('Save it as "Inbox/a.png".', ["Inbox", "a.png"], leaves_out_a_value=True)
     with pytest.raises(UnusablePrompt) as error:
         check_names(f"Move Inbox/My Plan.md to {more}", ["Inbox/My Plan.md"], leaves_out_a_value=True)
     assert error.value.reason == "prompt.names_more"

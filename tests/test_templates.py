@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import CATALOG, NOTES, small_vault
 from Tools.selfplay_generator_v2 import main as v2
-from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
+from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates, says_all
 from Tools.usable_requests import clean_request
 
 TEMPLATES = load_templates(DEFAULT_TEMPLATES, CATALOG)
@@ -30,6 +31,13 @@ def test_every_template_is_met_by_its_own_call(name):
 
 def test_templates_cover_every_tool():
     assert {one["tool"] for one in TEMPLATES.templates} == set(CATALOG.tools)
+
+
+def test_models_can_word_a_request_for_every_tool():
+    saying = [one for one in TEMPLATES.templates if says_all(one)]
+    assert {one["tool"] for one in saying} == set(CATALOG.tools)
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"the {len(saying)} templates whose request names every value" in readme
 
 
 def test_the_same_random_numbers_give_the_same_prompt():
@@ -77,12 +85,16 @@ GOOD = {"id": "a", "tool": "get_tools", "text": "Show {tool_name}", "arguments":
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"words": {}, "topics": ["x"]}, "templates"),
-        ({"words": {}, "topics": ["x"], "templates": []}, "empty"),
-        ({"words": {}, "topics": ["x"], "templates": [{**GOOD, "text": "{gone}"}]}, "gone"),
-        ({"words": {}, "topics": ["x"], "templates": [{**GOOD, "arguments": {"x": ["{gone}"]}}]}, "gone"),
-        ({"words": {}, "topics": ["x"], "templates": [{**GOOD, "tool": "nothing"}]}, "nothing"),
-        ({"words": {}, "topics": ["x"], "templates": [{"id": "a", "tool": "get_tools", "text": "x"}]}, "a"),
+        ({"words": {}}, "templates"),
+        ({"words": {}, "templates": []}, "empty"),
+        ({"words": {}, "templates": [{**GOOD, "text": "{gone}"}]}, "gone"),
+        ({"words": {}, "templates": [{**GOOD, "arguments": {"x": ["{gone}"]}}]}, "gone"),
+        ({"words": {}, "templates": [{**GOOD, "tool": "nothing"}]}, "nothing"),
+        ({"words": {}, "templates": [{"id": "a", "tool": "get_tools", "text": "x"}]}, "a"),
+        ({"words": {}, "templates": [{**GOOD, "tool": None}]}, "None"),
+        ({"words": {}, "templates": [{**GOOD, "text": "Create {new_note}"}]}, "title"),
+        ({"words": {}, "templates": [GOOD], "behaviors": [{**GOOD, "behavior": "sing"}]}, "sing"),
+        ({"words": {}, "templates": [GOOD], "behaviors": [{"id": "b", "behavior": "ask", "tool": None}]}, "b"),
     ],
 )
 def test_faulty_templates_are_refused(tmp_path, data, words):

@@ -532,3 +532,13 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(UsageError, match="known are clinic"):
         load_fixture("gone")
     shutil.rmtree(tmp_path)
+
+
+def test_a_name_that_is_not_utf_8_is_left_out_with_a_warning(tmp_path, caplog):
+    folder = os.fsencode(tmp_path) + b"/N\xfftes"
+    os.makedirs(folder)
+    for name in (b"Plan.md", b"b\xe9.md"):
+        Path(os.fsdecode(folder + b"/" + name)).write_text("some words\n")
+    vault = load_folder(Path(os.fsdecode(folder)))
+    assert list(vault.notes) == ["Plan.md"] and vault.name == "N?tes"
+    assert vault.new_id("session") and "1 names" in caplog.text

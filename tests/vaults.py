@@ -1,6 +1,7 @@
 """A small vault and short ways to call tools on it, for tests."""
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 from Evaluator.catalog import CONTEXT, load_catalog
@@ -42,14 +43,15 @@ def any_request(templates: Templates, rng: random.Random, vault: Vault) -> Promp
     return templates.fill(rng.choice(templates.templates), rng, vault, CATALOG)
 
 
-def training_cells(seed: int = 0, behavior_share: float = 0.2) -> Cells:
-    """The cells that v2 draws without further flags."""
-    templates = load_templates(DEFAULT_TEMPLATES, CATALOG)
-    tools = dict.fromkeys(one["tool"] for one in templates.templates)
-    behaviors = dict.fromkeys(one["behavior"] for one in templates.behaviors)
+TEMPLATES = load_templates(DEFAULT_TEMPLATES, CATALOG)
+
+
+def training_cells(seed: int = 0, behavior_share: float = 0.2, tools: Iterable[str] = tuple(CATALOG.tools)) -> Cells:
+    """The cells that v2 draws without further flags, or those of some tools."""
+    behaviors = dict.fromkeys(one["behavior"] for one in TEMPLATES.behaviors)
     turns = Turns(shares_of(BALANCED, tools, behaviors, behavior_share), seed)
     vaults = [load_fixture(name) for name in TRAINING_VAULTS]
-    return Cells(templates, load_manners(), vaults, CATALOG, turns, seed)
+    return Cells(TEMPLATES, load_manners(), vaults, CATALOG, turns, seed)
 
 
 def small_vault() -> Vault:

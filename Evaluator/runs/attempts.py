@@ -16,13 +16,19 @@ from Evaluator.validator import CUT_OFF, NO_ROOM, unanswered, validate
 
 
 class UnusablePrompt(Exception):
-    """What was written is no request. `reason` is a stable code, `text` what was written, `cell` what it was for."""
+    """What was written is no request.
 
-    def __init__(self, reason: str, sentence: str, text: str | None, cell: str | None = None) -> None:
+    `reason` is a stable code, `text` what was written, `cell` what it was for, `written_by` the model that wrote it.
+    """
+
+    def __init__(
+        self, reason: str, sentence: str, text: str | None, cell: str | None = None, written_by: str | None = None
+    ) -> None:
         super().__init__(sentence)
         self.reason = reason
         self.text = text
         self.cell = cell
+        self.written_by = written_by
 
 
 @dataclass(frozen=True)
@@ -136,12 +142,23 @@ class Generation:
             options = self.sampling.draw(rng, slot // self.prompts_in_turn)
             completion = self.client.complete(written.messages(), options)
         except UnusablePrompt as unusable:
-            return Reject(slot, attempt, unusable.reason, str(unusable), text=unusable.text, cell=unusable.cell)
+            return Reject(
+                slot,
+                attempt,
+                unusable.reason,
+                str(unusable),
+                text=unusable.text,
+                cell=unusable.cell,
+                written_by=unusable.written_by,
+            )
         except SampleFailed as failed:
             if failed.reason == CONTEXT_OVERFLOW and self.counts_cut_off_answers:
                 return Answered(slot, attempt, written, options, NO_ANSWER)
-            question = written.prompt.question if written else None
-            return Reject(slot, attempt, failed.reason, str(failed), prompt=question)
+            question, is_hopeless = (
+                (written.prompt.question, failed.reason == CONTEXT_OVERFLOW) if written else (None, False)
+            )
+            cell = written.origin.cell if is_hopeless else None  # the server is to blame for all else
+            return Reject(slot, attempt, failed.reason, str(failed), prompt=question, cell=cell)
         if completion.is_truncated and not self.counts_cut_off_answers:
             text, question = completion.message.content, written.prompt.question
             return Reject(
@@ -152,6 +169,7 @@ class Generation:
                 text=text,
                 prompt=question,
                 cell=written.origin.cell,
+                written_by=written.written_by,
             )
         return Answered(slot, attempt, written, options, completion)
 

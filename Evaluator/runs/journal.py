@@ -169,6 +169,7 @@ class Journal:
             self._places.extend([-1] * (slot + 1 - len(self._places)))
         self._places[slot] = 2 * offset + label
         self._attempts.pop(slot, None)
+        self._holes.fill(slot)
         self.tally.count(label, metadata)
 
     def _note_reject(self, reject: Reject) -> bool:

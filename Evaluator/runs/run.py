@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Plan:
     counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
     attempts_per_cell: int = 0  # so many rejects and a slot is given up (0: never)
     round: int | None = None  # which turn of a loop this is
+    avoided: Mapping[str, str | None] = field(default_factory=dict)  # files whose requests are not repeated -> state
 
 
 def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
@@ -141,10 +142,12 @@ class Run:
         try:
             if self._is_complete(journal) and files.are_made_from(journal):
                 log.info("%s holds %d samples already: nothing to do", files.samples, journal.tally.samples)
-                return OK
+                self._warn_of_holes(journal)
+                return self._status_when_done(journal)
             try:
-                slots = journal.missing_slots(self._plan.num_examples)
-                return OK if self._is_complete(journal) else self._generate(journal, slots, journal.requests())
+                if self._is_complete(journal):
+                    return self._status_when_done(journal)
+                return self._generate(journal, journal.missing_slots(self._plan.num_examples), journal.requests())
             finally:
                 journal.seal()
                 if journal.has_entries:
@@ -167,13 +170,38 @@ class Run:
             work_until_done(workers, self._signals, progress)
         if (sink.tally.samples or sink.tally.rejects) and not isinstance(workers.failure, BrokenPipeError):
             log.info("%s", progress.summary(self._args.concurrency, len(self._catalog.tools)))
+            self._warn_of_holes(sink)
+            self._warn_of_labels(sink)
         if workers.failure and not self._signals.received:
             raise workers.failure
-        if not self._is_complete(sink):
-            return self._signals.status
-        if not sink.tally.samples:
-            raise NothingUsable("not one sample could be made: the rejects file has the texts")
-        return OK
+        if self._is_complete(sink):
+            return self._status_when_done(sink)
+        if self._args.output != "-":
+            log.info("stopped: run the same command again to go on")
+        return self._signals.status
+
+    def _status_when_done(self, sink: Sink) -> int:
+        """OK for samples, with holes or without; raises NothingUsable where there are only holes."""
+        if sink.tally.samples or not sink.tally.holes:
+            return OK
+        where = "" if self._args.output == "-" else ": the rejects file has the texts that were written"
+        raise NothingUsable(f"not one sample could be made{where}")
+
+    def _warn_of_holes(self, sink: Sink) -> None:
+        if holes := sink.tally.holes:
+            log.warning(
+                "warning: %d of %d samples are missing, nothing usable came in %d attempts each "
+                "(--attempts-per-cell): %s",
+                holes.total(),
+                self._plan.num_examples,
+                self._plan.attempts_per_cell,
+                ", ".join(f"{cell} {count}" for cell, count in holes.most_common(8)),
+            )
+
+    def _warn_of_labels(self, sink: Sink) -> None:
+        labels = sink.tally.labels
+        if self._plan.is_for_training and sink.tally.samples and not (labels[True] and labels[False]):
+            log.warning("warning: all samples are labelled %s; KTO needs both", str(bool(labels[True])).lower())
 
     def _generation(self, earlier: Iterable[tuple[int, str]]) -> Generation:
         plan, args = self._plan, self._args
@@ -185,7 +213,7 @@ class Run:
             catalog=self._catalog,
             sampling=Sampling(args.temperature, args.top_p, args.max_tokens, plan.num_variations, plan.functions),
             seed=args.seed,
-            run_id=hashlib.sha256(json.dumps(self._settings).encode()).hexdigest()[:8],
+            run_id=hashlib.sha256(json.dumps([self._settings, plan.avoided]).encode()).hexdigest()[:8],
             prompts_in_turn=plan.prompts_in_turn,
             runs_calls=args.execute,
             includes_results=args.include_results,
@@ -196,6 +224,8 @@ class Run:
     def _write(self, files: OutputFiles, journal: Journal) -> None:
         about = {
             "num_examples": self._plan.num_examples,
+            "attempts_per_cell": self._plan.attempts_per_cell,
+            "avoided": self._plan.avoided,
             "is_complete": self._is_complete(journal),
             "elapsed_s": round(time.monotonic() - self._started, 3) if self._started else None,
             "generator": __version__,
@@ -203,14 +233,3 @@ class Run:
             "catalog": self._catalog.label,
         }
         files.write(journal, self._settings, about)
-        if holes := journal.tally.holes:
-            log.warning(
-                "warning: %d of %d samples are missing, nothing usable came in %d attempts each: %s",
-                holes.total(),
-                self._plan.num_examples,
-                self._plan.attempts_per_cell,
-                ", ".join(f"{cell} {count}" for cell, count in holes.most_common(8)),
-            )
-        labels = journal.tally.labels
-        if self._plan.is_for_training and journal.tally.samples and not (labels[True] and labels[False]):
-            log.warning("warning: all samples are labelled %s; KTO needs both", str(bool(labels[True])).lower())

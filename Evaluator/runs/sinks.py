@@ -51,18 +51,25 @@ class Holes:
         self.slots: set[int] = set()
         self._limit = limit
         self._tally = tally
-        self._rejects: Counter[int] = Counter()
+        self._rejects: dict[int, Counter[str]] = {}
 
     def note(self, slot: int, cell: str | None) -> bool:
         """Count a reject and return whether its slot is given up."""
-        if cell is None:
+        if cell is None or not self._limit:
             return False
-        self._rejects[slot] += 1
-        if self._rejects[slot] != self._limit:
-            return False
-        self.slots.add(slot)
-        self._tally.holes[cell] += 1
-        return True
+        rejects = self._rejects.setdefault(slot, Counter())
+        rejects[cell] += 1
+        if rejects.total() == self._limit:
+            self.slots.add(slot)
+            self._tally.holes[cell] += 1
+        return slot in self.slots
+
+    def fill(self, slot: int) -> None:
+        """A sample came after all: a run before this one allowed more rejects."""
+        rejects = self._rejects.pop(slot, None)
+        if slot in self.slots:
+            self.slots.remove(slot)
+            self._tally.holes -= Counter(rejects.keys())
 
 
 class Sink(Protocol):

@@ -70,21 +70,33 @@ def load_folder(folder: Path) -> Vault:
     """
     if not folder.is_dir():
         raise UsageError(f"the vault {folder} is no folder")
-    vault = Vault(folder.name, 0)
+    vault = Vault(_in_utf8(folder.name), 0)
+    left_out = 0
     try:
         for where, names, files in os.walk(folder, onerror=_raise):
             names[:] = sorted(name for name in names if not name.startswith("."))  # where the walk goes on
             for path in (Path(where, name) for name in sorted([*names, *files]) if not name.startswith(".")):
-                _add(vault, path, path.relative_to(folder).as_posix())
+                name = path.relative_to(folder).as_posix()
+                if name == _in_utf8(name):
+                    _add(vault, path, name)
+                else:
+                    left_out += 1
         add_workspaces(vault, folder)
     except OSError as error:
         raise UsageError(f"cannot read the vault {folder}: {error}") from error
     _make_folders(vault, ())
+    if left_out:
+        log.warning("warning: %d names in %s are not UTF-8 and are left out", left_out, vault.name)
     odd = [path for path, note in vault.notes.items() if "\ufffd" in note.text]
     if odd:
         log.warning("warning: %d notes of %s are not UTF-8 in full, the first is %s", len(odd), folder.name, odd[0])
     vault.now_ms = max((note.modified for note in vault.notes.values()), default=0) + DAY_MS
     return vault
+
+
+def _in_utf8(name: str) -> str:
+    """A name without the characters that stand for bytes that are no UTF-8."""
+    return name.encode("utf-8", errors="replace").decode()
 
 
 def _raise(error: OSError) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from Evaluator.behavior import BEHAVIORS
+from Evaluator.behavior import BEHAVIOR_CELL, BEHAVIORS
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.decontamination import EvaluationPrompts, Overlap, Request
 from Evaluator.records import CHECKS, Message, ToolCall, to_json_line
@@ -19,7 +19,6 @@ from Tools.report.counts import Counts
 
 NO_CALL, NO_SUCH_TOOL = "(no call)", "(no such tool)"
 LABELS = {True: "true", False: "false", None: "none"}
-BEHAVIOR_CELL = "behavior:"
 PROVENANCE = (
     "source", "prompt_method", "model", "prompt_model", "generator", "catalog", "round", "tools_told", "phrasing",
     "persona", "template",
@@ -62,6 +61,7 @@ class RowCounter:
         turn = parse_turn(answer)
         call = turn.calls[0] if turn.calls and not turn.findings else None
         add["rows",] += 1
+        add["rows_with_written_prompts",] += bool(_text(metadata.get("prompt_model")))
         add["labels", label] += 1
         add["lengths", label, _length(answer)] += 1
         _count_checks(metadata, counts)
@@ -83,7 +83,8 @@ class RowCounter:
         called = self._called_tool(metadata, call)
         if asked:
             add["asked", asked] += 1
-            add["answered", asked, called] += 1
+            if not _asks_for_several(metadata):
+                add["answered", asked, called] += 1
         if not cell:
             behavior = _text(metadata.get("expected_behavior"))
             cell = asked or (f"{BEHAVIOR_CELL}{behavior}" if behavior else "")
@@ -187,6 +188,11 @@ def _asked_tool(metadata: Mapping[str, Any]) -> str:
     return _text(metadata.get("target_tool")) or _text(first) or ("" if cell.startswith(BEHAVIOR_CELL) else cell)
 
 
+def _asks_for_several(metadata: Mapping[str, Any]) -> bool:
+    expected = metadata.get("expected_tools")
+    return isinstance(expected, list) and len(expected) > 1
+
+
 def _codes(metadata: Mapping[str, Any]) -> list[str]:
     errors = metadata.get("errors")
     return [code for code in errors if isinstance(code, str)] if isinstance(errors, list) else []
@@ -240,18 +246,23 @@ def _outside_calls(answer: Message, turn: ParsedTurn) -> str:
 # -- what lies beside a file --------------------------------------------------------------------------------------
 
 
-def count_rejects(rows_path: Path, num_rows: int, counts: Counts) -> None:
-    """Count the usable prompts of a file where its rejects lie beside it: those of its rows, those rejected later."""
+def count_rejects(rows_path: Path, num_written: int, counts: Counts) -> None:
+    """Count how many of the prompts that models wrote could be used, where the rejects of a file lie beside it.
+
+    Usable are the `num_written` of its rows, and those whose answer was rejected later.
+    """
     try:
         lines = rows_path.with_suffix(".rejects.jsonl").read_bytes().splitlines()
     except OSError:
         return
-    counts.tally["written_prompts",] += num_rows
+    counts.tally["written_prompts",] += num_written
     for line in lines:
         try:
             reject = json.loads(line)
             reason = reject["reason"]
         except (ValueError, KeyError, TypeError):
+            continue
+        if not reject.get("written_by"):
             continue
         if str(reason).startswith("prompt."):
             counts.tally["rejected_prompts",] += 1
