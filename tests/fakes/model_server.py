@@ -49,7 +49,7 @@ class Answers:
         if question == SEED_TEXT:
             return f"{_chatter(number)} Please move the note Inbox/Plan {number}.md to Garden/Plan {number}.md."
         if ORDER_HEAD in question:
-            return written_to(question)
+            return written_to(question, number)
         return self._known.get(question, self._other)
 
 
