@@ -29,8 +29,8 @@ from Evaluator.tool_calls import parse_turn, render_turn
 from Evaluator.trials import mutants, variants
 from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
-from Tools.slots import CannotFill
-from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
+from Tools.prompts.slots import CannotFill
+from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
 
 INDEPENDENT_ANSWERS = Path(mutants.__file__).with_name("independent_answers.jsonl")
 """A right and a nearly right answer to each of 139 held-out prompts: {"id", "is_right", "arguments", "note"}."""

@@ -27,22 +27,22 @@ from Evaluator.runs.clients import Clients
 from Evaluator.runs.run import Plan, file_fingerprint, run_plan
 from Evaluator.vault.loading import load_fixture, load_folder
 from Evaluator.vault.state import Vault
-from Tools.cells import Cells
-from Tools.coverage import Turns, shares_of
 from Tools.generator_flags import add_output_arguments, add_sampling_arguments
-from Tools.phrasing import load_manners
-from Tools.prompt_flags import (
+from Tools.prompts.cells import Cells
+from Tools.prompts.coverage import Turns, shares_of
+from Tools.prompts.phrasing import load_manners
+from Tools.prompts.prompt_flags import (
     DEFAULT_BEHAVIOR_SHARE,
     add_prompt_arguments,
     check_prompt_arguments,
     model_writes,
     prompts_file_of,
 )
-from Tools.prompt_writer import FREE, Known, MethodOfSlot, PromptWriter, Writing, describe_methods
-from Tools.prompts_file import PromptsFile
-from Tools.teacher import Teacher
-from Tools.teacher_batches import write_in_batches
-from Tools.templates import TRAINING_VAULTS, Templates, load_templates
+from Tools.prompts.prompt_writer import FREE, Known, MethodOfSlot, PromptWriter, Writing, describe_methods
+from Tools.prompts.prompts_file import PromptsFile
+from Tools.prompts.teacher import Teacher
+from Tools.prompts.teacher_batches import write_in_batches
+from Tools.prompts.templates import TRAINING_VAULTS, Templates, load_templates
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import CATALOG
 from Tools.duplicates import SeenRequests
-from Tools.slots import CannotFill
-from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
+from Tools.prompts.slots import CannotFill
+from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
 
 _WORDS = (
     "amber basil cedar dune ember fern grove heron ivory jasper kelp lilac maple nectar olive pearl quartz river "

@@ -17,8 +17,8 @@ from Evaluator.records import to_json_line
 from Evaluator.tool_calls import render_turn
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import any_request
-from Tools.slots import CannotFill
-from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
+from Tools.prompts.slots import CannotFill
+from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
 
 NUM_TOOLS = 40
 SFT = "Trainers/rtx3090_sft/train_sft.py --model-name embedded --batch-size 2 --gradient-accumulation-steps 2"

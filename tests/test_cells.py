@@ -11,9 +11,9 @@ from Evaluator.records import Message
 from Evaluator.tool_calls import parse_text, render_turn
 from Evaluator.validator import validate
 from tests.vaults import CATALOG, TEMPLATES, training_cells
-from Tools.cells import right_answer
-from Tools.phrasing import Persona, Phrasing, is_action, load_manners, with_typo, worded
-from Tools.usable_requests import check_names, clean_request
+from Tools.prompts.cells import right_answer
+from Tools.prompts.phrasing import Persona, Phrasing, is_action, load_manners, with_typo, worded
+from Tools.prompts.usable_requests import check_names, clean_request
 
 CELLS = training_cells()
 DRAWN = [CELLS.draw(slot) for slot in range(700)]

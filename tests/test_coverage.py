@@ -9,7 +9,7 @@ import pytest
 
 from Evaluator.errors import UsageError
 from tests.vaults import CATALOG
-from Tools.coverage import NATURAL_COVERAGE, Turns, shares_of
+from Tools.prompts.coverage import NATURAL_COVERAGE, Turns, shares_of
 
 TOOLS, BEHAVIORS = list(CATALOG.tools), ["ask", "refuse", "confirm", "call"]
 

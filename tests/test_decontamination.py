@@ -11,8 +11,8 @@ from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import CATALOG, any_request
+from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
 from Tools.selfplay_generator_v2 import main as v2
-from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates
 
 QUESTIONS = [prompt.question for prompt in load_prompt_sets(EVALUATION_SETS).prompts]
 AVOIDED = EvaluationPrompts(QUESTIONS)

@@ -155,7 +155,7 @@ def test_readme_mentions_no_flag_that_does_not_exist():
 
 
 def test_the_count_of_templates_in_readme_is_right():
-    templates = json.loads((ROOT / "Tools" / "templates.json").read_text(encoding="utf-8"))["templates"]
+    templates = json.loads((ROOT / "Tools" / "prompts" / "templates.json").read_text(encoding="utf-8"))["templates"]
     assert f"one of {len(templates)} templates" in README
 
 

@@ -15,7 +15,7 @@ from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from tests.fakes.anthropic_server import FakeAnthropicServer
 from tests.fakes.ordered_requests import written_to
-from Tools.cells import ORDER_HEAD
+from Tools.prompts.cells import ORDER_HEAD
 from Tools.selfplay_generator_v2 import main as v2
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,8 +1,8 @@
 import pytest
 
 from Evaluator.runs.attempts import UnusablePrompt
-from Tools.prompt_writer import parse_methods
-from Tools.usable_requests import check_names, clean_request
+from Tools.prompts.prompt_writer import parse_methods
+from Tools.prompts.usable_requests import check_names, clean_request
 
 REQUEST = "Move Inbox/Plan.md to the folder Garden."
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from Evaluator.errors import UsageError
-from Tools.prompts_file import Kept, OpenBatch, PromptsFile
+from Tools.prompts.prompts_file import Kept, OpenBatch, PromptsFile
 
 BATCH = OpenBatch("msgbatch_1", "claude-a", {"call-0": ["o1", "o2"], "call-1": ["o3"]}, most_tokens=500)
 

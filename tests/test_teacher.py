@@ -16,10 +16,10 @@ from Evaluator.model_client import Completion, ConfigurationRefused, EndpointLos
 from Evaluator.records import Message
 from Evaluator.runs.attempts import UnusablePrompt
 from tests.fakes.anthropic_server import FakeAnthropicServer, write_all
-from Tools.orders import messages_for, most_tokens, options_for, texts_in
-from Tools.prompts_file import PromptsFile
-from Tools.teacher import Order, Teacher
-from Tools.token_budget import BudgetSpent
+from Tools.prompts.orders import messages_for, most_tokens, options_for, texts_in
+from Tools.prompts.prompts_file import PromptsFile
+from Tools.prompts.teacher import Order, Teacher
+from Tools.prompts.token_budget import BudgetSpent
 
 ORDERS = [Order(f"id-{number}", f"about topic {number}") for number in range(200)]
 ONE_TRY = Patience(timeout_s=5.0, max_retries=0, give_up_after_s=0.3)

@@ -17,10 +17,10 @@ from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.model_client import ConfigurationRefused, EndpointLost, SampleFailed, SamplingOptions, Stopped
 from Evaluator.records import Message
 from tests.fakes.anthropic_server import FakeAnthropicServer, write_all
-from Tools.orders import messages_for, most_tokens, options_for
-from Tools.prompts_file import PromptsFile
-from Tools.teacher import Order
-from Tools.teacher_batches import write_in_batches
+from Tools.prompts.orders import messages_for, most_tokens, options_for
+from Tools.prompts.prompts_file import PromptsFile
+from Tools.prompts.teacher import Order
+from Tools.prompts.teacher_batches import write_in_batches
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDERS = [Order(f"id-{number}", f"about topic {number}") for number in range(40)]
@@ -55,7 +55,7 @@ def path(tmp_path):
 @pytest.fixture
 def said(caplog):
     caplog.set_level(logging.INFO)
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "Tools.teacher_batches"]
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "Tools.prompts.teacher_batches"]
 
 
 def write(batches, kept, orders=ORDERS, **options):
@@ -322,7 +322,7 @@ from pathlib import Path
 from Evaluator.backends.anthropic_batches import AnthropicBatches
 from Evaluator.console import run_main
 from tests.test_teacher_batches import write
-from Tools.prompts_file import PromptsFile
+from Tools.prompts.prompts_file import PromptsFile
 run = lambda: write(AnthropicBatches("claude-test-1"), PromptsFile(Path(sys.argv[1]))) or 0
 raise SystemExit(run_main(run))
 """

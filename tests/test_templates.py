@@ -11,9 +11,9 @@ from Evaluator.tool_calls import render_turn
 from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import CATALOG, NOTES, small_vault
+from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates, says_all
+from Tools.prompts.usable_requests import clean_request
 from Tools.selfplay_generator_v2 import main as v2
-from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates, says_all
-from Tools.usable_requests import clean_request
 
 TEMPLATES = load_templates(DEFAULT_TEMPLATES, CATALOG)
 

@@ -22,7 +22,7 @@ from Evaluator.records import Message
 from Evaluator.tool_calls import render_turn
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import any_request
-from Tools.templates import DEFAULT_TEMPLATES, load_templates
+from Tools.prompts.templates import DEFAULT_TEMPLATES, load_templates
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS, BYTES = 360, 3e9

@@ -12,7 +12,7 @@ from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Message
 from Evaluator.tool_calls import render_turn, with_results
 from tests.vaults import call, training_cells
-from Tools.cells import right_answer
+from Tools.prompts.cells import right_answer
 from Tools.selfplay_generator import main as v1
 from Tools.selfplay_generator_v2 import main as v2
 from Tools.validate_dataset import main

@@ -10,10 +10,10 @@ from Evaluator.vault.loading import load_fixture
 from Evaluator.vault.replies import Reply
 from Evaluator.vault.server import run_call
 from Evaluator.vault.state import Note, Vault, parents
-from Tools.cells import Cells
-from Tools.coverage import BALANCED, Turns, shares_of
-from Tools.phrasing import load_manners
-from Tools.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, Templates, load_templates
+from Tools.prompts.cells import Cells
+from Tools.prompts.coverage import BALANCED, Turns, shares_of
+from Tools.prompts.phrasing import load_manners
+from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, Templates, load_templates
 
 CATALOG = load_catalog()
 SESSION = "session_1767262543096_w42rv31zz"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 
-from Tools.cells import ORDER_HEAD
+from Tools.prompts.cells import ORDER_HEAD
 
 
 def written_to(message: str, salt: int = 0) -> str:

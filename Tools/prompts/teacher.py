@@ -7,9 +7,9 @@ from concurrent.futures import Future
 
 from Evaluator.model_client import ModelClient, SampleFailed
 from Evaluator.runs.attempts import UnusablePrompt
-from Tools.orders import Order, messages_for, most_tokens, options_for, texts_in, tokens_of
-from Tools.prompts_file import Kept, PromptsFile
-from Tools.token_budget import TokenBudget
+from Tools.prompts.orders import Order, messages_for, most_tokens, options_for, texts_in, tokens_of
+from Tools.prompts.prompts_file import Kept, PromptsFile
+from Tools.prompts.token_budget import TokenBudget
 
 
 class Teacher:

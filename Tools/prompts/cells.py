@@ -19,11 +19,11 @@ from Evaluator.records import Prompt, ToolCall
 from Evaluator.runs.attempts import Origin, UnusablePrompt
 from Evaluator.tool_calls import render_turn
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault
-from Tools.coverage import Turns
-from Tools.phrasing import STEPS, Manners, Persona, Phrasing, framed, worded
-from Tools.slots import CannotFill
-from Tools.templates import Filled, Template, Templates, prompt_id, says_all
-from Tools.usable_requests import MAX_WORDS
+from Tools.prompts.coverage import Turns
+from Tools.prompts.phrasing import STEPS, Manners, Persona, Phrasing, framed, worded
+from Tools.prompts.slots import CannotFill
+from Tools.prompts.templates import Filled, Template, Templates, prompt_id, says_all
+from Tools.prompts.usable_requests import MAX_WORDS
 
 ORDER_HEAD = "Write one message that a user types to the assistant of an Obsidian vault."
 _TRIES = 12

@@ -18,13 +18,13 @@ from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
 from Evaluator.runs.attempts import UnusablePrompt, WrittenPrompt
 from Evaluator.tool_prompts import few_tools_as_text
-from Tools.cells import Cell, Cells
 from Tools.duplicates import SeenRequests
-from Tools.orders import Order
-from Tools.slots import CannotFill
-from Tools.teacher import Teacher
-from Tools.templates import prompt_id
-from Tools.usable_requests import check_names, clean_request
+from Tools.prompts.cells import Cell, Cells
+from Tools.prompts.orders import Order
+from Tools.prompts.slots import CannotFill
+from Tools.prompts.teacher import Teacher
+from Tools.prompts.templates import prompt_id
+from Tools.prompts.usable_requests import check_names, clean_request
 
 SEED_TEXT = (
     "Generate a realistic user request for an Obsidian vault assistant. "

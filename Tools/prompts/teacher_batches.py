@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from Evaluator.backends.anthropic_batches import AnthropicBatches, BatchRequest, BatchResult
 from Evaluator.model_client import SampleFailed, Stopped
 from Evaluator.runs.attempts import UnusablePrompt
-from Tools.orders import Order, messages_for, most_tokens, options_for, texts_in
-from Tools.prompts_file import OpenBatch, PromptsFile
-from Tools.token_budget import TokenBudget
+from Tools.prompts.orders import Order, messages_for, most_tokens, options_for, texts_in
+from Tools.prompts.prompts_file import OpenBatch, PromptsFile
+from Tools.prompts.token_budget import TokenBudget
 
 log = logging.getLogger(__name__)
 

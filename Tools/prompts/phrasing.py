@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from Tools.slots import SLOT
+from Tools.prompts.slots import SLOT
 
 PHRASINGS = Path(__file__).parent / "phrasings.json"
 STEPS, TYPO = "steps", "typo"

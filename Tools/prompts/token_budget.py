@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from Evaluator.errors import STOPPED_EARLY, ReportedError
-from Tools.prompts_file import PromptsFile
+from Tools.prompts.prompts_file import PromptsFile
 
 
 class BudgetSpent(ReportedError):

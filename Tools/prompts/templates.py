@@ -26,7 +26,7 @@ from Evaluator.execution import can_run
 from Evaluator.goal_writing import NoGoal, goal_of
 from Evaluator.records import Prompt, ToolCall
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault
-from Tools.slots import DRAWN_SLOTS, SLOT, CannotFill, Slots
+from Tools.prompts.slots import DRAWN_SLOTS, SLOT, CannotFill, Slots
 
 DEFAULT_TEMPLATES = Path(__file__).parent / "templates.json"
 TRAINING_VAULTS = ("farm", "studio")

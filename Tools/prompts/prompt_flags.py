@@ -10,9 +10,9 @@ from Evaluator.flag_types import number, span
 from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, base_url
 from Evaluator.prompt_sets import EVALUATION_SETS
 from Evaluator.runs.output_files import OutputFiles
-from Tools.coverage import BALANCED
-from Tools.prompt_writer import parse_methods
-from Tools.templates import DEFAULT_TEMPLATES
+from Tools.prompts.coverage import BALANCED
+from Tools.prompts.prompt_writer import parse_methods
+from Tools.prompts.templates import DEFAULT_TEMPLATES
 
 DEFAULT_BEHAVIOR_SHARE = 0.2
 _TEMPERATURE, _MAX_TOKENS, _PER_CALL, _ATTEMPTS = (0.7, 1.0), 192, 8, 8
@@ -117,7 +117,7 @@ def _add_subject_arguments(group: argparse._ArgumentGroup) -> None:
         default=DEFAULT_TEMPLATES,
         metavar="FILE.json",
         help="templates with their slots; what they ask for is what all methods but free ask for "
-        "(default: Tools/templates.json)",
+        "(default: Tools/prompts/templates.json)",
     )
     group.add_argument(
         "--vault-path",
