@@ -16,6 +16,7 @@ from typing import Any
 
 from Evaluator.arguments import kind_of, named_strings
 from Evaluator.catalog import CONTEXT, Catalog
+from Evaluator.execution import execute
 from Evaluator.records import Message, Prompt, ToolCall
 from Evaluator.tool_calls import render_turn
 from Evaluator.vault.state import Vault, base_name, parent
@@ -185,13 +186,23 @@ def sibling_call(case: Case) -> Iterator[Message]:
         call = other.expected_call
         if call and call.name == case.call.name and other.id != case.prompt.id:
             parameters = {name: value for name, value in call.arguments.items() if name != CONTEXT}
-            if parameters != case.parameters and not _may_be_equal(case, parameters):
+            is_other = parameters != case.parameters and not _may_be_equal(case, parameters)
+            if is_other and not _does_the_same(case, parameters):
                 yield case.with_parameters(parameters)
 
 
 def _may_be_equal(case: Case, parameters: Mapping[str, Any]) -> bool:
     """Whether two sets of parameters differ in nothing but limits, sorting and flags, which need not matter."""
     return not case.strings or {key for key in parameters if isinstance(parameters[key], str)} == set()
+
+
+def _does_the_same(case: Case, parameters: Mapping[str, Any]) -> bool:
+    """Whether the vault answers alike and ends up alike: an agent by its id or its name, a limit that cuts nothing."""
+    done = [
+        execute([ToolCall(case.call.name, {**one, CONTEXT: case.context})], case.vault, case.catalog)
+        for one in (case.parameters, parameters)
+    ]
+    return done[0].results == done[1].results and done[0].changes == done[1].changes
 
 
 # -- the context --------------------------------------------------------------------------------------------------
