@@ -120,6 +120,7 @@ def make_prompt_writer(
         teacher = make_teacher(args, clients, kept)
         if kept.num_texts:
             log.info("%s holds %d requests that the teacher has written before", kept.path, kept.num_texts)
+        closing.callback(lambda: log.info("the teacher has used %d tokens in and %d out so far", *kept.tokens))
     writer = PromptWriter(
         MethodOfSlot(methods, args.seed),
         cells,

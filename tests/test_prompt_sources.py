@@ -229,12 +229,14 @@ def test_templates_of_one_tool_ask_for_no_second_step(silent, tmp_path, out):
 # -- a teacher -----------------------------------------------------------------------------------------------------
 
 
-def test_a_teacher_writes_several_requests_a_call_and_is_not_asked_twice(claude, silent, tmp_path, out):
+def test_a_teacher_writes_several_requests_a_call_and_is_not_asked_twice(claude, silent, tmp_path, out, capsys):
     server = claude()
     kept = tmp_path / "kept.jsonl"
     flags = ["--prompt-generator-model", "claude-test-1", "--num-examples", "40", "--prompts-file", str(kept)]
     assert v2(["--model", silent, *flags, "--output", str(out)]) == 0
     assert 5 <= len(server.requests) <= 12, "40 requests, 8 a call"
+    used = f"{11 * len(server.requests)} tokens in and {7 * len(server.requests)} out so far"
+    assert used in capsys.readouterr().err
     assert all("output_config" in ask for ask in server.requests[:5])
     rows = rows_of(out)
     assert {row["metadata"]["prompt_model"] for row in rows} == {"claude-test-1"}
