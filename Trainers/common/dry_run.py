@@ -16,10 +16,11 @@ from Trainers.common.base_models import (
     refuse_missing_folder,
 )
 from Trainers.common.flags import resolve_for
-from Trainers.common.memory import CARD_FLOPS, CPU_CORE_FLOPS, Load, as_gb, memory_parts, step_flops
+from Trainers.common.memory import CARD_FLOPS, CPU_CORE_BF16_FLOPS, CPU_CORE_FLOPS, Load, as_gb, memory_parts, step_flops
 from Trainers.common.model_sizes import ModelShape, shape_of
 from Trainers.common.prepared import EstimatingRenderer, Method, Prepared, RendersTurns, described_rows
 from Trainers.common.rendering import CannotRender, Renderer
+from Trainers.common.trainer_setup import cpu_has_bf16
 from Trainers.common.training_data import Conversation, TrainingData
 
 MOST_RENDERED = 1000
@@ -41,7 +42,7 @@ def dry_run(args: argparse.Namespace, method: Method, data: TrainingData) -> Non
     load, shape = load_of(args, method.name, prepared), shape_of(args.model_name)
     if shape:
         lines += _memory_lines(shape, load, None if on_cpu else args.memory_gb or CARD_GB)
-        speed = CPU_CORE_FLOPS * (os.cpu_count() or 1) if on_cpu else CARD_FLOPS
+        speed = _cpu_flops() if on_cpu else CARD_FLOPS
         seconds = step_flops(shape, load, prepared.tokens) / speed * steps / prepared.steps
         where = "on this CPU" if on_cpu else "on an RTX 3090"
         lines.append(f"expected time {where}: {_as_time(seconds)} (calculated, not measured)")
@@ -130,6 +131,14 @@ def _base_on_disk(name: str) -> BaseModel:
     """As find_base_model(), but nothing is fetched or dequantised."""
     gguf = gguf_path(name)
     return BaseModel(name, str(dequantised_folder(gguf)) if gguf else name)
+
+
+def _cpu_flops() -> float:
+    try:
+        a_core = CPU_CORE_BF16_FLOPS if cpu_has_bf16() else CPU_CORE_FLOPS
+    except ModuleNotFoundError:
+        a_core = CPU_CORE_FLOPS
+    return a_core * (os.cpu_count() or 1)
 
 
 def _as_time(seconds: float) -> str:

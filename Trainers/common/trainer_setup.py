@@ -49,6 +49,19 @@ def device_of(args: argparse.Namespace) -> str:
     return "cuda"
 
 
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware (AVX512-BF16 or AMX)."""
+    import torch
+
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 and newer say
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def computes_in_bf16(args: argparse.Namespace) -> bool:
+    """Whether matrices are multiplied in bf16: on a GPU, and on a CPU that has instructions for it."""
+    return args.device == "cuda" or cpu_has_bf16()
+
+
 def card_gb() -> float | None:
     """Memory of this process's GPU in GB; None without one."""
     import torch
@@ -59,7 +72,7 @@ def card_gb() -> float | None:
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What from_pretrained is told: bf16 on a GPU, float32 on a CPU, NF4 with double quantisation if asked for."""
+    """What from_pretrained is told: weights in bf16 on a GPU, float32 on a CPU, NF4 with double quantisation if asked for."""
     import torch
 
     dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
@@ -127,7 +140,7 @@ def training_arguments(args: argparse.Namespace, folder: RunFolder, *, has_valid
         "lr_scheduler_type": args.lr_scheduler,
         "warmup_steps": args.warmup_steps or 0,
         "optim": "paged_adamw_8bit" if on_gpu else "adamw_torch",
-        "bf16": on_gpu,
+        "bf16": computes_in_bf16(args),
         "use_cpu": not on_gpu,
         "seed": args.seed,
         "data_seed": args.seed,

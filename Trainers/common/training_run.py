@@ -20,6 +20,7 @@ from Trainers.common.rendering import Renderer
 from Trainers.common.run_folder import RunFolder
 from Trainers.common.trainer_setup import (
     card_gb,
+    computes_in_bf16,
     device_of,
     loading_options,
     lora_config,
@@ -172,6 +173,7 @@ def _record(
         "resolved": {
             "device": args.device,
             "quantization": args.quantization,
+            "bf16": computes_in_bf16(args),
             "gradient_checkpointing": args.gradient_checkpointing,
             "packing": getattr(args, "packing", None),
             "warmup_steps": args.warmup_steps,
