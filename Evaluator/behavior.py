@@ -14,6 +14,8 @@ OTHER = "other"
 """An answer that is none of these."""
 BEHAVIOR_CELL = "behavior:"
 """With one of the behaviours after it: what a prompt was drawn for, where it is no tool."""
+WRITING_CELL = "writing:"
+"""The same where not the prompt's answer but the writing of a request was asked for: no tool is to be called."""
 
 
 def _any(*alternatives: str) -> re.Pattern[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from Evaluator.behavior import CALL
+from Evaluator.behavior import CALL, WRITING_CELL
 from Evaluator.catalog import Catalog
 from Evaluator.records import Message, Prompt, Verdict
 from Evaluator.rows import Row
@@ -67,7 +67,7 @@ class Judge:
             vault=vault,
             goal=_goal(metadata.get("goal")) if vault else None,
             behavior=behavior,
-            expects_call=behavior in (None, CALL),
+            expects_call=behavior in (None, CALL) and not str(metadata.get("cell")).startswith(WRITING_CELL),
         )
 
     def _vault(self, fingerprint: Any) -> Vault | None:

@@ -116,62 +116,17 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """Everything that makes a sample: `ask` is one attempt from prompt to answer, `judge` goes on to the label."""
+class Judging:
+    """What makes a labelled sample of an answer, whoever gave it."""
 
     source: str
-    prompts: PromptSource
     model: str
-    client: ModelClient
     catalog: Catalog
-    sampling: Sampling
     seed: int
     run_id: str
-    prompts_in_turn: int = 1  # prompts asked before the first comes again with the next variation
     runs_calls: bool = True  # whether grounding and execution are judged
     includes_results: bool = False  # whether the vault's results are written after the calls
-    counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
     round: int | None = None  # which turn of a loop this is
-
-    def ask(self, slot: int, attempt: int) -> Answered | Reject:
-        """Attempt number `attempt` for `slot`; depends on these, the seed and the models only."""
-        rng = random.Random(f"{self.seed}:{slot}" if attempt == 0 else f"{self.seed}:{slot}:{attempt}")
-        written = None
-        try:
-            written = self.prompts.prompt_for(slot, attempt, rng)
-            options = self.sampling.draw(rng, slot // self.prompts_in_turn)
-            completion = self.client.complete(written.messages(), options)
-        except UnusablePrompt as unusable:
-            return Reject(
-                slot,
-                attempt,
-                unusable.reason,
-                str(unusable),
-                text=unusable.text,
-                cell=unusable.cell,
-                written_by=unusable.written_by,
-            )
-        except SampleFailed as failed:
-            if failed.reason == CONTEXT_OVERFLOW and self.counts_cut_off_answers:
-                return Answered(slot, attempt, written, options, NO_ANSWER)
-            question, is_hopeless = (
-                (written.prompt.question, failed.reason == CONTEXT_OVERFLOW) if written else (None, False)
-            )
-            cell = written.origin.cell if is_hopeless else None  # the server is to blame for all else
-            return Reject(slot, attempt, failed.reason, str(failed), prompt=question, cell=cell)
-        if completion.is_truncated and not self.counts_cut_off_answers:
-            text, question = completion.message.content, written.prompt.question
-            return Reject(
-                slot,
-                attempt,
-                "answer.truncated",
-                "cut off at --max-tokens",
-                text=text,
-                prompt=question,
-                cell=written.origin.cell,
-                written_by=written.written_by,
-            )
-        return Answered(slot, attempt, written, options, completion)
 
     def judge(self, answered: Answered) -> Sample:
         slot, attempt, written = answered.slot, answered.attempt, answered.written
@@ -221,3 +176,56 @@ class Generation:
             results = verdict.results or execute(verdict.calls, prompt.vault, self.catalog).results
             message = with_results(message, results)
         return Sample([*prompt.messages(), message], verdict.label, metadata)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Everything that makes samples: `ask` is one attempt from prompt to answer, `judging` goes on to the label."""
+
+    prompts: PromptSource
+    client: ModelClient
+    sampling: Sampling
+    judging: Judging
+    prompts_in_turn: int = 1  # prompts asked before the first comes again with the next variation
+    counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
+
+    def ask(self, slot: int, attempt: int) -> Answered | Reject:
+        """Attempt number `attempt` for `slot`; depends on these, the seed and the models only."""
+        seed = self.judging.seed
+        rng = random.Random(f"{seed}:{slot}" if attempt == 0 else f"{seed}:{slot}:{attempt}")
+        written = None
+        try:
+            written = self.prompts.prompt_for(slot, attempt, rng)
+            options = self.sampling.draw(rng, slot // self.prompts_in_turn)
+            completion = self.client.complete(written.messages(), options)
+        except UnusablePrompt as unusable:
+            return Reject(
+                slot,
+                attempt,
+                unusable.reason,
+                str(unusable),
+                text=unusable.text,
+                cell=unusable.cell,
+                written_by=unusable.written_by,
+            )
+        except SampleFailed as failed:
+            if failed.reason == CONTEXT_OVERFLOW and self.counts_cut_off_answers:
+                return Answered(slot, attempt, written, options, NO_ANSWER)
+            question, is_hopeless = (
+                (written.prompt.question, failed.reason == CONTEXT_OVERFLOW) if written else (None, False)
+            )
+            cell = written.origin.cell if is_hopeless else None  # the server is to blame for all else
+            return Reject(slot, attempt, failed.reason, str(failed), prompt=question, cell=cell)
+        if completion.is_truncated and not self.counts_cut_off_answers:
+            text, question = completion.message.content, written.prompt.question
+            return Reject(
+                slot,
+                attempt,
+                "answer.truncated",
+                "cut off at --max-tokens",
+                text=text,
+                prompt=question,
+                cell=written.origin.cell,
+                written_by=written.written_by,
+            )
+        return Answered(slot, attempt, written, options, completion)

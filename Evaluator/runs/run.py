@@ -19,7 +19,7 @@ from Evaluator import __version__
 from Evaluator.catalog import Catalog
 from Evaluator.errors import OK, UsageError
 from Evaluator.model_flags import SCRIPTED_PREFIX, check_model_arguments
-from Evaluator.runs.attempts import Generation, PromptSource, Sampling
+from Evaluator.runs.attempts import Generation, Judging, PromptSource, Sampling
 from Evaluator.runs.clients import Clients
 from Evaluator.runs.journal import Journal
 from Evaluator.runs.output_files import OutputFiles
@@ -206,19 +206,21 @@ class Run:
     def _generation(self, earlier: Iterable[tuple[int, str]]) -> Generation:
         plan, args = self._plan, self._args
         return Generation(
-            source=plan.source,
-            prompts=plan.prompt_source(self._clients, earlier),
-            model=args.model,
-            client=self._clients.answering(),
-            catalog=self._catalog,
-            sampling=Sampling(args.temperature, args.top_p, args.max_tokens, plan.num_variations, plan.functions),
-            seed=args.seed,
-            run_id=hashlib.sha256(json.dumps([self._settings, plan.avoided]).encode()).hexdigest()[:8],
+            plan.prompt_source(self._clients, earlier),
+            self._clients.answering(),
+            Sampling(args.temperature, args.top_p, args.max_tokens, plan.num_variations, plan.functions),
+            Judging(
+                source=plan.source,
+                model=args.model,
+                catalog=self._catalog,
+                seed=args.seed,
+                run_id=hashlib.sha256(json.dumps([self._settings, plan.avoided]).encode()).hexdigest()[:8],
+                runs_calls=args.execute,
+                includes_results=args.include_results,
+                round=plan.round,
+            ),
             prompts_in_turn=plan.prompts_in_turn,
-            runs_calls=args.execute,
-            includes_results=args.include_results,
             counts_cut_off_answers=plan.counts_cut_off_answers,
-            round=plan.round,
         )
 
     def _write(self, files: OutputFiles, journal: Journal) -> None:

@@ -120,7 +120,7 @@ class Workers:
             if self._has_failed_to_write:
                 continue
             try:
-                self._sink.add_sample(self._generation.judge(answered))
+                self._sink.add_sample(self._generation.judging.judge(answered))
             except BaseException as error:
                 self._has_failed_to_write = True
                 self._fail(error)

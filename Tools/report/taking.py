@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from Evaluator.behavior import BEHAVIOR_CELL, BEHAVIORS
+from Evaluator.behavior import BEHAVIOR_CELL, BEHAVIORS, WRITING_CELL
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.decontamination import EvaluationPrompts, Overlap, Request
 from Evaluator.records import CHECKS, Message, ToolCall, to_json_line
@@ -69,7 +69,7 @@ class RowCounter:
         _count_behavior(metadata, counts)
         _count_provenance(metadata, label, counts)
         context = self._count_context(call, counts)
-        if request.strip():
+        if request.strip() and not _text(metadata.get("cell")).startswith(WRITING_CELL):
             self._count_request(request, answer, turn, metadata, counts)
         prompt = _text(metadata.get("prompt_id")) or folded(request)
         if prompt and row.label is not None:
@@ -185,7 +185,11 @@ def _count_provenance(metadata: Mapping[str, Any], label: str, counts: Counts) -
 def _asked_tool(metadata: Mapping[str, Any]) -> str:
     expected, cell = metadata.get("expected_tools"), _text(metadata.get("cell"))
     first = expected[0] if isinstance(expected, list) and expected else None
-    return _text(metadata.get("target_tool")) or _text(first) or ("" if cell.startswith(BEHAVIOR_CELL) else cell)
+    return (
+        _text(metadata.get("target_tool"))
+        or _text(first)
+        or ("" if cell.startswith((BEHAVIOR_CELL, WRITING_CELL)) else cell)
+    )
 
 
 def _asks_for_several(metadata: Mapping[str, Any]) -> bool:

@@ -16,7 +16,15 @@ from Trainers.common.base_models import (
     refuse_missing_folder,
 )
 from Trainers.common.flags import resolve_for
-from Trainers.common.memory import CARD_FLOPS, CPU_CORE_BF16_FLOPS, CPU_CORE_FLOPS, Load, as_gb, memory_parts, step_flops
+from Trainers.common.memory import (
+    CARD_FLOPS,
+    CPU_CORE_BF16_FLOPS,
+    CPU_CORE_FLOPS,
+    Load,
+    as_gb,
+    memory_parts,
+    step_flops,
+)
 from Trainers.common.model_sizes import ModelShape, shape_of
 from Trainers.common.prepared import EstimatingRenderer, Method, Prepared, RendersTurns, described_rows
 from Trainers.common.rendering import CannotRender, Renderer

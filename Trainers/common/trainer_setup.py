@@ -72,7 +72,7 @@ def card_gb() -> float | None:
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What from_pretrained is told: weights in bf16 on a GPU, float32 on a CPU, NF4 with double quantisation if asked for."""
+    """What from_pretrained is told: weights in bf16 on a GPU, float32 on a CPU, NF4 twice quantised if asked for."""
     import torch
 
     dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
