@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 SOURCE = "curated"
 PLAIN, IN_SESSION, ORDERED, FREE = "plain", "in_session", "ordered", "free"
-SHARES: Mapping[str, float] = {PLAIN: 0.34, IN_SESSION: 0.38, ORDERED: 0.25, FREE: 0.03}
+SHARES: Mapping[str, float] = {PLAIN: 0.36, IN_SESSION: 0.36, ORDERED: 0.25, FREE: 0.03}
 """Of the rows: answers without and with a system prompt, requests for a cell, requests for the text without a cell."""
 _DRAWS = 64
 """So many cells of a group are tried until one gives a row that no other row, and no evaluation prompt, is like."""

@@ -23,8 +23,10 @@ Before anything is deleted or overwritten, say what would be lost and ask for a 
 To work in another workspace than the current one, load it first.
 </instructions>"""
 _SHARE_WITHOUT_WORKSPACE = 0.15
-_SHARE_OF_BARE_CONTEXTS = 0.3
+_SHARE_OF_BARE_CONTEXTS = 0.45
 """So many give the ids of session and workspace alone, as long as nothing else is needed."""
+_SHARE_OF_LONG_LISTS = 0.2
+"""Lists may be as long as the vault has them; else hold two of what is not needed, which takes less time to learn."""
 _SHARE_OF_INSTRUCTIONS = 0.25
 """Of the prompts that are to be answered with a call; all others have them."""
 _SHARE_OF_NAMES_ALONE = 0.5
@@ -87,7 +89,8 @@ def _lists(vault: Vault, workspaces: Sequence[str], agents: Sequence[str]) -> It
 
 def _listed(table: Mapping[str, Mapping[str, Any]], needed: str, rng: random.Random) -> list[str]:
     """The ids of what is needed by id or name, and of some more, in the order of the vault."""
-    more = rng.sample(list(table), rng.randint(0, len(table)))
+    most = len(table) if rng.random() < _SHARE_OF_LONG_LISTS else min(2, len(table))
+    more = rng.sample(list(table), rng.randint(0, most))
     return [one for one, record in table.items() if one in more or one in needed or record["name"] in needed]
 
 

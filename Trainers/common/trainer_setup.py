@@ -72,10 +72,10 @@ def card_gb() -> float | None:
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What from_pretrained is told: weights in bf16 on a GPU, float32 on a CPU, NF4 twice quantised if asked for."""
+    """What from_pretrained is told: weights as they are computed with, or NF4 with double quantisation."""
     import torch
 
-    dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
+    dtype = torch.bfloat16 if computes_in_bf16(args) else torch.float32
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
     if args.device == "cuda":
         options["device_map"] = {"": local_rank()}
