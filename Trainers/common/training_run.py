@@ -25,6 +25,7 @@ from Trainers.common.trainer_setup import (
     loading_options,
     lora_config,
     quiet_libraries,
+    score_trained_tokens_only,
     train_in_float32,
     training_arguments,
     with_adapter,
@@ -130,6 +131,8 @@ def _make_trainer(
     stop = StopOnSignal(signals)
     folder.path.mkdir(parents=True, exist_ok=True)
     model = with_adapter(args, load_model(base, **loading_options(args)))
+    if args.device == "cpu":
+        score_trained_tokens_only()
     callbacks = [MetricsFile(folder.metrics_path), ProgressBar(), RewardWatch(), stop]
     trainer = method.trainer(
         args,
