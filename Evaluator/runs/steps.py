@@ -61,11 +61,15 @@ class Step:
 
 
 class Steps:
-    """Runs steps and keeps their record in the file `state`; one process at a time, also while a child of it lives."""
+    """Runs steps and keeps their record in the file `state`; one process at a time, also while a child of it lives.
+
+    `num_run` counts the steps that were not done already.
+    """
 
     def __init__(self, state: Path) -> None:
         self._state = state
         self._records: list[dict[str, Any]] = []
+        self.num_run = 0
         self._signals = Signals()
         self._closing = ExitStack()
 
@@ -99,6 +103,7 @@ class Steps:
         if not is_same:
             known = {"name": step.name, "line": step.line, "status": None, "seconds": 0.0}
             self._records.append(known)
+        self.num_run += 1
         log.info("%s", step.line)
         started, before = time.monotonic(), known["seconds"]
         self._record(known, None, before)
@@ -155,9 +160,7 @@ class Steps:
         if status < 0:
             raise StepFailed(f"the step {step.name!r} was ended by signal {-status}: {_GO_ON}", FAILED)
         if status != OK:
-            raise StepFailed(
-                f"the step {step.name!r} ended with status {status}, its message is above: {step.line}", status
-            )
+            raise StepFailed(f"the step {step.name!r} ended with status {status}; its message is above", status)
 
 
 def _send(child: subprocess.Popen[bytes], number: int) -> None:
