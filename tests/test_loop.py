@@ -273,7 +273,7 @@ def test_a_first_round_without_a_right_answer_limits_nothing():
 def test_the_page_shows_all_rounds_without_network(loop, tmp_path):
     loop("--rounds", "2")
     page = (tmp_path / "loop" / "index.html").read_text("utf-8")
-    assert page.count("not kept: the pass rate went by") == 1
+    assert page.count("not kept: the pass rate changed by") == 1
     assert all(
         word in page for word in ("round 0", "round 1", "round 2", "The loop is over", "Balance", "unlike each other")
     )

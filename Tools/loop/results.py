@@ -9,6 +9,7 @@ from typing import Any
 from Evaluator.behavior import CALL
 from Evaluator.reports.report import load_report
 from Evaluator.reports.summary import rate
+from Tools.loop.commands import BEHAVIOR, HELDOUT
 from Tools.loop.stopping import Measured, reasons_to_stop
 
 
@@ -46,11 +47,11 @@ def read_result(
     data: Path | None = None,
     max_p: float = 0.05,
 ) -> RoundResult:
-    """The result of a round. `reports` by commands.HELDOUT and BEHAVIOR, `numbers` of the held-out answers.
+    """The result of a round. `reports` by HELDOUT and BEHAVIOR, `numbers` of the held-out answers.
 
     All but round 0 are judged against `first`, round 0. Raises UsageError where a report cannot be read.
     """
-    heldout, behavior = (load_report(reports[name]) for name in ("heldout", "behavior"))
+    heldout, behavior = (load_report(reports[name]) for name in (HELDOUT, BEHAVIOR))
     answers = json.loads(numbers.read_bytes())["tools"]
     measured = Measured(
         pass_rate=heldout["summary"]["pass_rate"],

@@ -31,7 +31,7 @@ def reasons_to_stop(first: Measured, now: Measured, comparison: Mapping[str, Any
     reasons = []
     points, p = 100 * comparison["difference"], comparison["p"]
     if not (points > 0 and p <= max_p):
-        reasons.append(f"the pass rate went by {points:+.1f} points, p = {p:.2g}: no significant gain")
+        reasons.append(f"the pass rate changed by {points:+.1f} points, p = {p:.2g}: no significant gain")
     tools, tools_first = now.effective_tools or 0.0, first.effective_tools or 0.0
     if tools < LEAST_EFFECTIVE_TOOLS * tools_first:
         reasons.append(
