@@ -23,6 +23,7 @@ from Evaluator.judging_flags import add_judging_arguments
 from Evaluator.model_flags import EMBEDDED, add_model_arguments
 from Evaluator.prompt_sets import PromptSet, load_prompt_sets
 from Evaluator.rows import BadLine, read_rows
+from Evaluator.runs.attempts import PromptSource
 from Evaluator.runs.clients import Clients
 from Evaluator.runs.run import Plan, file_fingerprint, run_plan
 from Evaluator.vault.loading import load_fixture, load_folder
@@ -38,7 +39,15 @@ from Tools.prompts.prompt_flags import (
     model_writes,
     prompts_file_of,
 )
-from Tools.prompts.prompt_writer import FREE, Known, MethodOfSlot, PromptWriter, Writing, describe_methods
+from Tools.prompts.prompt_writer import (
+    FREE,
+    Known,
+    MethodOfSlot,
+    PromptWriter,
+    SeveralSamples,
+    Writing,
+    describe_methods,
+)
 from Tools.prompts.prompts_file import PromptsFile
 from Tools.prompts.teacher import Teacher
 from Tools.prompts.teacher_batches import write_in_batches
@@ -99,6 +108,24 @@ def shares_for(args: argparse.Namespace, templates: Templates) -> dict[str, floa
 # -- the writer ---------------------------------------------------------------------------------------------------
 
 
+def make_prompt_source(
+    args: argparse.Namespace,
+    cells: Cells | None,
+    catalog: Catalog,
+    evaluation_sets: PromptSet | None,
+    clients: Clients,
+    earlier: Iterable[tuple[int, str]],
+    closing: ExitStack,
+) -> PromptSource:
+    """The writer that the flags ask for, each of its prompts to be answered --num-samples-per-prompt times."""
+    num_samples = args.num_samples_per_prompt
+    requests = {slot // num_samples: request for slot, request in earlier}
+    writer = make_prompt_writer(args, cells, catalog, evaluation_sets, clients, requests.items(), closing)
+    if num_samples == 1:
+        return writer
+    return SeveralSamples(writer, num_samples, args.seed, args.attempts_per_cell)
+
+
 def make_prompt_writer(
     args: argparse.Namespace,
     cells: Cells | None,
@@ -135,7 +162,9 @@ def make_prompt_writer(
     )
     if args.prompt_generator_batch or (kept and kept.open_batches()):  # of a run before that was broken off
         write_in_batches(
-            writer.orders(range(args.num_examples)) if args.prompt_generator_batch else [],
+            writer.orders(range(-(-args.num_examples // args.num_samples_per_prompt)))
+            if args.prompt_generator_batch
+            else [],
             args.prompt_generator_model,
             clients.batches(args.prompt_generator_model),
             kept,
@@ -192,6 +221,8 @@ def generate(args: argparse.Namespace) -> int:
         "avoided": evaluation_sets.sha256 if evaluation_sets else None,
         "round": args.round,
     }
+    if args.num_samples_per_prompt > 1:
+        settings["num_samples_per_prompt"] = args.num_samples_per_prompt
     cells = None
     if set(args.prompt_method) != {FREE}:
         templates, vaults = load_templates(args.templates, catalog), vaults_for(args)
@@ -213,7 +244,7 @@ def generate(args: argparse.Namespace) -> int:
             source="self_play",
             settings=settings,
             num_examples=args.num_examples,
-            prompt_source=lambda clients, earlier: make_prompt_writer(
+            prompt_source=lambda clients, earlier: make_prompt_source(
                 args, cells, catalog, evaluation_sets, clients, earlier, closing
             ),
             attempts_per_cell=args.attempts_per_cell,

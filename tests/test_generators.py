@@ -147,6 +147,26 @@ def test_v2_mixes_methods_and_asks_claude_through_the_sdk(self_player, out, monk
     assert all("names exactly as written" in ask["messages"][0]["content"] for ask in teacher.requests[:1])
 
 
+@pytest.mark.parametrize("method", ["template", "free"])
+def test_v2_answers_each_request_several_times(scripted, tmp_path, method):
+    """Cut off in the midst of a request and topped up, the rows are those of one run, at any concurrency."""
+    requests = [{"content": f"Move {name}.md to Garden.", "contains": SEED_TEXT[:30]} for name in ("A", "B", "C")]
+    flags = ["--model", scripted(*requests, CALL, "No."), "--prompt-method", method, "--no-distinct"]
+    flags += ["--num-samples-per-prompt", "4"]
+    steps, at_once = tmp_path / "steps.jsonl", tmp_path / "once.jsonl"
+    for number in ("2", "6", "20"):
+        assert v2([*flags, "--output", str(steps), "--num-examples", number]) == 0
+    assert v2([*flags, "--output", str(at_once), "--num-examples", "20", "--concurrency", "1"]) == 0
+    assert steps.read_bytes() == at_once.read_bytes()
+    rows = sorted(rows_of(at_once), key=lambda row: row["metadata"]["slot"])
+    asked = [row["conversations"][0]["content"] for row in rows]
+    assert all(asked[at] == asked[at - at % 4] for at in range(20))
+    assert len(set(asked)) == 5 if method == "template" else 1 < len(set(asked)) <= 3
+    assert len({row["metadata"]["temperature"] for row in rows}) > 10
+    goals = {(row["conversations"][0]["content"], row["metadata"]["goal"]) for row in rows}
+    assert len(goals) == len(set(asked))
+
+
 def test_v2_rejects_what_is_no_request_and_never_labels_it(scripted, out):
     bad = [{"content": text, "contains": SEED_TEXT[:30]} for text in ("Yes", REQUEST, "1. One.\n2. Two.")]
     cut_off = {"content": REQUEST, "contains": SEED_TEXT[:30], "finish_reason": "length"}

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from Evaluator import __main__ as evaluator
-from Tools import dataset_report, measure_validator, selfplay_generator, selfplay_generator_v2, validate_dataset
+from Tools import (
+    dataset_report,
+    measure_validator,
+    mix_datasets,
+    selfplay_generator,
+    selfplay_generator_v2,
+    selfplay_loop,
+    validate_dataset,
+)
 from Trainers.benchmark_gpu import __main__ as benchmark_gpu
 from Trainers.export import __main__ as export
 from Trainers.rtx3090_kto import train_kto
@@ -27,6 +35,8 @@ README = READMES[""]
 PARSERS = {
     "selfplay_generator.py": selfplay_generator.build_parser(),
     "selfplay_generator_v2.py": selfplay_generator_v2.build_parser(),
+    "selfplay_loop.py": selfplay_loop.build_parser(),
+    "mix_datasets.py": mix_datasets.build_parser(),
     "validate_dataset.py": validate_dataset.build_parser(),
     "dataset_report.py": dataset_report.build_parser(),
     "measure_validator.py": measure_validator.build_parser(),

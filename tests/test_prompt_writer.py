@@ -1,7 +1,9 @@
+import random
+
 import pytest
 
 from Evaluator.runs.attempts import UnusablePrompt
-from Tools.prompts.prompt_writer import parse_methods
+from Tools.prompts.prompt_writer import SeveralSamples, parse_methods
 from Tools.prompts.usable_requests import check_names, clean_request
 
 REQUEST = "Move Inbox/Plan.md to the folder Garden."
@@ -144,3 +146,25 @@ def test_methods_are_parsed_with_weights(text, methods):
 def test_faulty_methods_are_refused(text):
     with pytest.raises(Exception, match=r"none of|weight"):
         parse_methods(text)
+
+
+class _NoRequests:
+    """A prompt source whose texts cannot be used."""
+
+    def __init__(self):
+        self.asked = []
+
+    def prompt_for(self, slot, attempt, rng):
+        self.asked.append((slot, attempt, rng.random()))
+        raise UnusablePrompt("prompt.empty", "nothing there", "", "the cell")
+
+
+def test_the_answers_to_a_request_share_the_attempts_at_it():
+    source = _NoRequests()
+    shared = SeveralSamples(source, 4, 0, 3)
+    for slot in range(8):
+        for attempt in range(3):
+            with pytest.raises(UnusablePrompt):
+                shared.prompt_for(slot, attempt, random.Random())
+    assert [(slot, attempt) for slot, attempt, _ in source.asked] == [(at, n) for at in (0, 1) for n in range(3)]
+    assert len({number for _, _, number in source.asked}) == 6, "each attempt is drawn anew"

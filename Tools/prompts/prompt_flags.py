@@ -45,6 +45,13 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         "as self:3,template:1 (default: self; template with the bundled model; teacher with --prompt-generator-model)",
     )
     group.add_argument(
+        "--num-samples-per-prompt",
+        type=number(int, 1),
+        default=1,
+        metavar="K",
+        help="answer each request K times; --num-examples counts the answers (default: %(default)s)",
+    )
+    group.add_argument(
         "--prompt-temperature",
         type=span(0, 5),
         default=_TEMPERATURE,

@@ -9,14 +9,14 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from Evaluator.catalog import Catalog
 from Evaluator.decontamination import EvaluationPrompts, Request
 from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
-from Evaluator.runs.attempts import UnusablePrompt, WrittenPrompt
+from Evaluator.runs.attempts import PromptSource, UnusablePrompt, WrittenPrompt
 from Evaluator.tool_prompts import few_tools_as_text
 from Tools.duplicates import SeenRequests
 from Tools.prompts.cells import Cell, Cells
@@ -70,10 +70,13 @@ class Known:
         self._taken: dict[int, str] = {}  # slot -> its request
         self._lock = threading.Lock()
 
-    def add(self, request: str) -> None:
+    def add(self, request: str, slot: int | None = None) -> None:
+        """Add a request that was there before, that of a `slot` if it is one of this run."""
         if self._seen is not None:
             with self._lock:
                 self._seen.add(Request(request))
+                if slot is not None:
+                    self._taken[slot] = request
 
     def take(self, slot: int, request: str, plain: str | None = None) -> None:
         """Add the request of a slot, `plain` without its phrasing, which would hide how near it is to an evaluation
@@ -132,7 +135,7 @@ class FilledTemplates:
         if self._slots.method_of(slot) != "template":
             return
         if slot in self._earlier:
-            self._known.add(self._earlier.pop(slot))
+            self._known.add(self._earlier.pop(slot), slot)
             return
         self._filled[slot] = self._fill(slot)
         if len(self._filled) > _KEPT_FILLED:
@@ -181,7 +184,7 @@ class PromptWriter:
         """`cells` for every method but free, `writing` for self and free, `teacher` for its own.
 
         With a `catalog` the answering model is told the tool of each request and an example. `earlier` are slots that
-        are filled already, and their requests. A teacher writes the requests of `per_call` slots at a time.
+        have a request already; it is theirs again. A teacher writes the requests of `per_call` slots at a time.
         """
         self._methods = methods
         self._cells = cells
@@ -190,12 +193,11 @@ class PromptWriter:
         self._teacher = teacher
         self._per_call = per_call
         self._catalog = catalog
-        filled = dict(earlier)
-        for slot, request in filled.items():
+        self._earlier = dict(earlier)
+        for slot, request in self._earlier.items():
             if methods.method_of(slot) != "template":
                 known.add(request)
-        self._filled_slots = frozenset(filled)
-        self._templates = FilledTemplates(cells, known, methods, filled) if cells else None
+        self._templates = FilledTemplates(cells, known, methods, self._earlier) if cells else None
 
     def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
         """Write a prompt. Raises UnusablePrompt, and whatever the writing model's client raises."""
@@ -216,7 +218,7 @@ class PromptWriter:
         """What the teacher is told for the first attempt of those of the `slots` that are its own and still empty."""
         wanted = []
         for slot in slots:
-            if slot not in self._filled_slots and self._methods.method_of(slot) == "teacher":
+            if slot not in self._earlier and self._methods.method_of(slot) == "teacher":
                 try:
                     wanted.append(order_of(self._cells.draw(slot, by_model=True), 0))
                 except UnusablePrompt:
@@ -225,6 +227,9 @@ class PromptWriter:
 
     def _free(self, slot: int, rng: random.Random) -> WrittenPrompt:
         name = self._writing.name
+        if slot in self._earlier:
+            request = self._earlier[slot]
+            return WrittenPrompt(Prompt(prompt_id(request), request), FREE, name)
         try:
             request = clean_request(self._writing.text(SEED_TEXT, rng))
             self._known.take(slot, request)
@@ -237,6 +242,9 @@ class PromptWriter:
             cell = self._templates.cell(slot)
             return WrittenPrompt(cell.prompt, method, origin=cell.origin)
         cell = self._cells.draw(slot, by_model=True)
+        if slot in self._earlier:
+            writer = self._writing if method == "self" else self._teacher
+            return WrittenPrompt(cell.worded_as(self._earlier[slot]), method, writer.name, origin=cell.origin)
         if method == "self":
             text, name = self._writing.text(cell.order, rng), self._writing.name
         else:
@@ -256,6 +264,52 @@ class PromptWriter:
         except CannotFill:
             return None
         return few_tools_as_text(self._catalog, sorted(set(prompt.expected_tools)), question, answer)
+
+
+class SeveralSamples:
+    """A prompt source that gives each prompt of another one to `num_samples` slots that follow each other.
+
+    The first of them that comes writes it, in `most_attempts` attempts that they share; the others wait for that.
+    """
+
+    def __init__(self, prompts: PromptSource, num_samples: int, seed: int, most_attempts: int) -> None:
+        self._prompts = prompts
+        self._num_samples = num_samples
+        self._seed = seed
+        self._most_attempts = most_attempts
+        self._shared: OrderedDict[int, _SharedPrompt] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
+        """As PromptWriter's; takes nothing from `rng`, whichever slot comes first."""
+        number = slot // self._num_samples
+        with self._lock:
+            shared = self._shared.setdefault(number, _SharedPrompt())
+            if len(self._shared) > _KEPT_FILLED:
+                self._shared.popitem(last=False)
+        with shared.lock:
+            if shared.written is None:
+                shared.written = self._write(number, shared)
+            return shared.written
+
+    def _write(self, number: int, shared: "_SharedPrompt") -> WrittenPrompt:
+        if len(shared.failures) >= self._most_attempts:
+            raise shared.failures[-1]
+        attempt = len(shared.failures)
+        try:
+            return self._prompts.prompt_for(number, attempt, random.Random(f"{self._seed}:{number}:{attempt}:prompt"))
+        except UnusablePrompt as unusable:
+            shared.failures.append(unusable)
+            raise
+
+
+@dataclass
+class _SharedPrompt:
+    """The prompt of several slots, and the attempts at it that failed."""
+
+    written: WrittenPrompt | None = None
+    failures: list[UnusablePrompt] = field(default_factory=list)
+    lock: Any = field(default_factory=threading.Lock)
 
 
 def order_of(cell: Cell, attempt: int) -> Order:

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from Evaluator.records import CHECKS
 from Evaluator.reports.page import environment
 from Tools.report.limits import Broken, NotChecked
 from Tools.report.text import named_counts, percent, plain
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FOLDER = Path(__file__).parent / "pages"
 
@@ -16,7 +19,7 @@ def dataset_page(
     numbers: Mapping[str, Any], broken: Sequence[Broken], not_checked: Sequence[NotChecked], files: Sequence[str]
 ) -> str:
     templates = environment(FOLDER)
-    templates.filters.update(share=percent, plain=plain, counts=named_counts, sum_labels=_total)
+    add_filters(templates)
     tools = {name: one for name, one in numbers["labels"]["by_tool"].items() if _total(one)}
     return templates.get_template("dataset.html.j2").render(
         data=numbers,
@@ -27,6 +30,11 @@ def dataset_page(
         tools=dict(sorted(tools.items(), key=lambda item: (-_total(item[1]), item[0]))),
         silent=[name for name, one in numbers["labels"]["by_tool"].items() if not _total(one)],
     )
+
+
+def add_filters(templates: "Environment") -> None:
+    """What the templates in FOLDER use beside the Evaluator's."""
+    templates.filters.update(share=percent, plain=plain, counts=named_counts, sum_labels=_total)
 
 
 def _total(balance: Mapping[str, int]) -> int:

@@ -1,0 +1,178 @@
+"""Steps: public commands of this project, run one after the other, so that a killed run goes on where it was.
+
+    with Steps(folder / "state.json") as steps:
+        steps.run(Step("play", ("Tools/selfplay_generator_v2.py", "--output", "rows.jsonl"), makes=Path("rows.jsonl")))
+
+Each step is shown as a line for a shell before it runs. What is done stands in the state file and is not done again; a
+step that was cut short runs again with the same command, so it has to be one that goes on where it was.
+"""
+
+import json
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from Evaluator.errors import FAILED, INTERRUPTED, OK, STOPPED_EARLY, ReportedError, UsageError
+from Evaluator.runs.file_lock import take_lock
+from Evaluator.runs.output_files import write_atomically
+from Evaluator.runs.signals import Signals
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Commands run here: their scripts are named from here, and so are relative paths."""
+_GO_ON = "run the same command again to go on"
+
+
+class StepFailed(ReportedError):
+    """A step that did not end well, or was stopped; `status` is the exit status that its own asks for."""
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Step:
+    """`command` is what follows `python`; `makes` has to be there when it is done, else it is done again.
+
+    With `saves_stdout` what the command prints becomes the file `makes`, whole or not at all.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    makes: Path
+    saves_stdout: bool = False
+
+    @property
+    def line(self) -> str:
+        """The step for a shell, from ROOT."""
+        shown = shlex.join(["python", *self.command])
+        return f"{shown} > {shlex.quote(str(self.makes))}" if self.saves_stdout else shown
+
+
+class Steps:
+    """Runs steps and keeps their record in the file `state`; one process at a time, also while a child of it lives.
+
+    `num_run` counts the steps that were not done already.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._records: list[dict[str, Any]] = []
+        self.num_run = 0
+        self._signals = Signals()
+        self._closing = ExitStack()
+
+    def __enter__(self) -> "Steps":
+        """Take the lock and read the state. Raises UsageError where another process has it, or it is no state."""
+        self._lock = self._closing.enter_context(self._state.with_suffix(".lock").open("ab"))
+        try:
+            if not take_lock(self._lock):
+                raise UsageError(f"another run is at work in {self._state.parent}: wait for its end")
+            self._records = _read(self._state)
+            self._closing.enter_context(self._signals)
+        except BaseException:
+            self._closing.close()
+            raise
+        self._signals.interrupt = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def run(self, step: Step) -> None:
+        """Run a step to its end, unless it is done. Raises StepFailed."""
+        self.check_signals()
+        known = next((one for one in self._records if one["name"] == step.name), None)
+        is_same = known is not None and known["line"] == step.line
+        if is_same and known["status"] == OK and step.makes.exists():
+            log.debug("done already: %s", step.name)
+            return
+        if known and not is_same:  # what came after it may stand on what it made
+            del self._records[self._records.index(known) :]
+        if not is_same:
+            known = {"name": step.name, "line": step.line, "status": None, "seconds": 0.0}
+            self._records.append(known)
+        self.num_run += 1
+        log.info("%s", step.line)
+        started, before = time.monotonic(), known["seconds"]
+        self._record(known, None, before)
+        status = self._wait_for(step)
+        self._record(known, status, before + time.monotonic() - started)
+        self._judge(step, status)
+
+    def check_signals(self) -> None:
+        """Raise StepFailed where a signal came."""
+        if self._signals.received:
+            raise StepFailed(f"stopped: {_GO_ON}", self._signals.status)
+
+    def _record(self, record: dict[str, Any], status: int | None, seconds: float) -> None:
+        record.update(status=status, seconds=round(seconds, 1))
+        write_atomically(self._state, [json.dumps({"steps": self._records}, indent=1).encode() + b"\n"])
+
+    def _wait_for(self, step: Step) -> int:
+        """Run the command and pass signals on to it; give its exit status."""
+        unfinished = step.makes.with_name(f".{step.makes.name}.unfinished")
+        with unfinished.open("wb") if step.saves_stdout else nullcontext() as saved:
+            status = self._child(step.command, saved)
+        if saved and status == OK:
+            unfinished.replace(step.makes)
+        elif saved:
+            unfinished.unlink()
+        return status
+
+    def _child(self, command: Sequence[str], stdout: BinaryIO | None) -> int:
+        """The child holds the lock as well: an orphan of a killed run still keeps others out."""
+        inherited = {"pass_fds": [self._lock.fileno()]} if os.name == "posix" else {}
+        child = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout or sys.stderr.fileno(),  # ours is for data
+            **inherited,
+        )
+        passed_on = 0
+        while True:
+            try:
+                return child.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                for number in self._signals.received[passed_on:]:
+                    passed_on += 1
+                    _send(child, number)
+
+    def _judge(self, step: Step, status: int) -> None:
+        """Raise StepFailed where a step did not do what it was to do."""
+        if status == OK and not step.makes.exists():
+            raise StepFailed(f"the step {step.name!r} ended well but has not made {step.makes}", FAILED)
+        self.check_signals()
+        if status in (STOPPED_EARLY, INTERRUPTED):
+            raise StepFailed(f"the step {step.name!r} stopped early: {_GO_ON}", status)
+        if status < 0:
+            raise StepFailed(f"the step {step.name!r} was ended by signal {-status}: {_GO_ON}", FAILED)
+        if status != OK:
+            raise StepFailed(f"the step {step.name!r} ended with status {status}; its message is above", status)
+
+
+def _send(child: subprocess.Popen[bytes], number: int) -> None:
+    if os.name == "nt" and number == signal.SIGINT:
+        return  # the console tells all of its processes
+    child.send_signal(number)
+
+
+def _read(state: Path) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads(state.read_bytes())["steps"])
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"cannot read the state of the steps in {state}: {error}") from error

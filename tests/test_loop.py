@@ -1,0 +1,286 @@
+"""The loop: its rounds with real commands but for training and the model, when it stops, and its page."""
+
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from Evaluator import __main__ as evaluator
+from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, load_prompt_sets
+from Evaluator.runs.steps import Steps
+from tests.datasets import healthy_rows, write_lines
+from tests.vaults import CATALOG
+from Tools import dataset_report, mix_datasets, selfplay_generator_v2, selfplay_loop, validate_dataset
+from Tools.loop import flags
+from Tools.loop.stopping import Measured, reasons_to_stop
+from Tools.prompts.cells import right_answer
+from Tools.selfplay_loop import tools_without_right_answer
+from Trainers.export import __main__ as export
+from Trainers.rtx3090_kto import train_kto
+
+REAL = {
+    "Tools/selfplay_generator_v2.py": selfplay_generator_v2.main,
+    "Tools/validate_dataset.py": validate_dataset.main,
+    "Tools/dataset_report.py": dataset_report.main,
+    "Tools/mix_datasets.py": mix_datasets.main,
+    "Evaluator": evaluator.main,
+}
+
+
+class InProcess(Steps):
+    """Steps that run here; training and export are made up, and a script stands in for the model they would give.
+
+    `rights` says how many held-out prompts each round's model gets right, `trained` keeps what KTO was told.
+    """
+
+    rights = (0, 12, 12, 12)
+    trained: ClassVar = []
+    status_of_training = 0
+    scripts: Path
+
+    def _child(self, command, stdout):
+        name, *told = command[1:] if command[0] == "-m" else command
+        if name == "Trainers.export":
+            return self._export(export.build_parser().parse_args(told))
+        if name.endswith("train_kto.py"):
+            return self._train(train_kto.build_parser().parse_args(told))
+        if "--adapter" in told:
+            at = told.index("--adapter")
+            told[at : at + 2] = []
+            number = int(Path(command[command.index("--adapter") + 1]).parents[1].name[-1])
+            told[told.index("embedded")] = f"scripted:{self.scripts / f'{number}.jsonl'}"
+        text = io.TextIOWrapper(stdout or io.BytesIO(), "utf-8", write_through=True)
+        with contextlib.redirect_stdout(text):
+            status = REAL[name](told)
+        text.detach()
+        return status
+
+    def _export(self, args):
+        args.output.mkdir(parents=True, exist_ok=True)
+        for name in ("adapter.gguf", "Modelfile"):
+            (args.output / name).write_text(str(args.adapter))
+        return 0
+
+    def _train(self, args):
+        if self.status_of_training:
+            return self.status_of_training
+        self.trained.append(args)
+        args.output.mkdir()
+        (args.output / "checkpoints").mkdir()
+        for name in flags.ADAPTER_FILES:
+            (args.output / name).write_text(str(args.output))
+        return 0
+
+
+@pytest.fixture
+def loop(tmp_path, monkeypatch, capsys):
+    """Runs the loop and gives (status, stdout, stderr)."""
+    monkeypatch.setattr(flags, "PACKAGES", ("jinja2",))
+    monkeypatch.setattr(selfplay_loop, "Steps", InProcess)
+    monkeypatch.setattr(InProcess, "trained", [])
+    monkeypatch.setattr(InProcess, "scripts", tmp_path, raising=False)
+    sets = {}
+    for name, bundled, count in (("heldout", HELDOUT_PROMPTS, 12), ("behavior", BEHAVIOR_PROMPTS, 8)):
+        some = json.loads(bundled.read_text("utf-8"))["prompts"][:: 144 // count][:count]
+        sets[name] = tmp_path / f"{name}.json"
+        sets[name].write_text(json.dumps([{**one, "id": f"my-{one['id']}"} for one in some]), encoding="utf-8")
+    write_scripts(tmp_path, InProcess.rights, sets)
+    adapter = tmp_path / "sft"
+    adapter.mkdir()
+    for name in flags.ADAPTER_FILES:
+        (adapter / name).write_text("sft")
+    curated = write_lines(tmp_path / "curated.jsonl", [row for row in healthy_rows() if row["label"]][:100])
+    common = ["--workdir", str(tmp_path / "loop"), "--adapter", str(adapter), "--curated", curated]
+    common += ["--heldout-prompts", str(sets["heldout"]), "--behavior-prompts", str(sets["behavior"])]
+    common += ["--examples-per-round", "12", "--num-samples-per-prompt", "3"]
+
+    def run(*more):
+        status = selfplay_loop.main([*common, *more])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def write_scripts(folder, rights, sets):
+    """A script for the model of each round: right where no call is, and for so many held-out prompts."""
+    prompts = {name: load_prompt_sets([path]).prompts for name, path in sets.items()}
+    for number, count in enumerate(rights):
+        asked = [*prompts["heldout"][:count], *prompts["behavior"]]
+        lines = [{"content": right_answer(one), "contains": one.question} for one in asked]
+        write_lines(folder / f"{number}.jsonl", [*lines, {"content": "I have no idea."}])
+
+
+def rounds_of(workdir):
+    return json.loads((workdir / "rounds.json").read_text("utf-8"))["rounds"]
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_a_loop_plays_trains_and_measures_until_a_round_is_no_gain(loop, tmp_path):
+    workdir = tmp_path / "loop"
+    status, out, err = loop("--rounds", "3", "--learning-rate", "5e-5")
+    assert (status, out) == (0, f"{workdir / 'best'}\n"), err
+    rounds = rounds_of(workdir)
+    assert [one["is_kept"] for one in rounds] == [True, True, False], err
+    assert [one["measured"]["pass_rate"]["passed"] for one in rounds] == [0, 12, 12]
+    assert "no significant gain" in rounds[2]["reasons"][0]
+    assert json.loads((workdir / "best" / "round.json").read_text())["round"] == 1
+    best = {path.name: path.read_text() for path in (workdir / "best").iterdir()}
+    assert best["adapter_model.safetensors"] == best["adapter.gguf"] == str(workdir / "round_1" / "adapter")
+    assert "checkpoints" not in best
+
+    lines = err.splitlines()
+    assert [line for line in lines if line.startswith("python Tools/selfplay_generator_v2.py ")]
+    assert not (workdir / "round_3").exists()
+    assert loop("--rounds", "3", "--learning-rate", "5e-5")[:2] == (0, out)
+    assert len(InProcess.trained) == 2
+
+
+def test_data_accumulates_and_training_begins_at_the_sft_adapter(loop, tmp_path):
+    workdir = tmp_path / "loop"
+    assert loop("--rounds", "2")[0] == 0
+    first, second = ([row["metadata"]["round"] for row in rows_of(workdir / f"round_{n}/judged.jsonl")] for n in (1, 2))
+    assert set(first) == {1} and set(second) == {1, 2} and second.count(1) == len(first)
+    assert [args.adapter for args in InProcess.trained] == 2 * [tmp_path / "sft"]
+    for number in (1, 2):
+        rows = rows_of(workdir / f"round_{number}" / "train.jsonl")
+        sizes = {True: 0, False: 0}
+        for row in rows:
+            turns = "".join(turn["content"] for turn in row["conversations"])
+            sizes[row["metadata"].get("round") is not None and "goal" in row["metadata"]] += len(turns)
+        assert sizes[False] / sum(sizes.values()) >= 0.3
+    requests = [row["conversations"][0]["content"] for row in rows_of(workdir / "round_2" / "play.jsonl")]
+    assert len(set(requests)) == len(requests) / 3, "three answers to each"
+    before = {row["conversations"][0]["content"] for row in rows_of(workdir / "round_1" / "judged.jsonl")}
+    assert not before & set(requests)
+
+
+def test_tools_without_a_right_answer_are_asked_for_again(loop, tmp_path):
+    assert loop("--rounds", "1")[0] == 0
+    folder = tmp_path / "loop" / "round_1"
+    missing = json.loads((folder / "missing_tools.json").read_text("utf-8"))["tools"]
+    assert set(missing) == set(CATALOG.tools)
+    assert len(rows_of(folder / "coverage.jsonl")) == 12
+    called = write_lines(tmp_path / "rows.jsonl", healthy_rows())
+    true = {tool for row in healthy_rows() if row["label"] for tool in row["metadata"]["called_tools"]}
+    assert set(tools_without_right_answer([Path(called)])) == set(CATALOG.tools) - true
+
+
+def test_a_stopped_step_stops_the_loop_and_it_goes_on_there(loop, tmp_path, monkeypatch):
+    monkeypatch.setattr(InProcess, "status_of_training", 3)
+    status, out, err = loop("--rounds", "1")
+    assert (status, out) == (3, "")
+    assert "the step 'round 1: KTO' stopped early: run the same command again to go on" in err
+    played = (tmp_path / "loop" / "round_1" / "play.jsonl").stat().st_mtime_ns
+    monkeypatch.setattr(InProcess, "status_of_training", 0)
+    assert loop("--rounds", "1")[0] == 0
+    assert (tmp_path / "loop" / "round_1" / "play.jsonl").stat().st_mtime_ns == played
+
+
+def test_more_rounds_go_on_and_other_settings_are_refused(loop, tmp_path):
+    assert loop("--rounds", "0")[0] == 0
+    assert [one["number"] for one in rounds_of(tmp_path / "loop")] == [0]
+    status, _, err = loop("--rounds", "1", "--beta", "0.5")
+    assert status == 2 and "other settings (beta was None, is 0.5)" in err
+    assert loop("--rounds", "1")[0] == 0
+    assert [one["number"] for one in rounds_of(tmp_path / "loop")] == [0, 1]
+
+
+def test_reports_of_another_validator_are_made_anew(loop, tmp_path, monkeypatch):
+    assert loop("--rounds", "1")[0] == 0
+    monkeypatch.setattr(selfplay_loop, "validator_fingerprint", lambda: "0123456789abcdef")
+    monkeypatch.setattr("Evaluator.reports.report.validator_fingerprint", lambda: "0123456789abcdef")
+    monkeypatch.setattr("Evaluator.measure.validator_fingerprint", lambda: "0123456789abcdef")
+    assert loop("--rounds", "2")[0] == 0
+    folder = tmp_path / "loop"
+    assert (folder / "round_1" / "heldout-0123456789abcdef.json").is_file()
+    assert len(InProcess.trained) == 2 and rounds_of(folder)[1]["is_kept"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--adapter", "gone"], "there is no adapter in"),
+        (["--curated", "gone.jsonl"], "give --curated FILE, or --curated-share 0"),
+        (["--heldout-prompts", "gone.json"], "there is no prompt set"),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_starts(loop, tmp_path, flags, said):
+    status, _, err = loop(*flags)
+    assert status == 2 and said in err and not (tmp_path / "loop").exists()
+
+
+def test_the_loop_needs_what_trains(loop, monkeypatch):
+    monkeypatch.setattr(flags, "PACKAGES", ("trl_is_not_here",))
+    status, _, err = loop()
+    assert status == 2 and "the package trl_is_not_here is not installed" in err
+
+
+@pytest.mark.parametrize("method", ["free", "teacher", "self:2,free:1", "nobody"])
+def test_methods_that_a_loop_cannot_have_are_refused(loop, method):
+    with pytest.raises(SystemExit) as ended:
+        loop("--prompt-method", method)
+    assert ended.value.code == 2
+
+
+# -- when to stop -------------------------------------------------------------------------------------------------
+
+
+def measured(passed=50, tools=20.0, no_call=50):
+    def rate(count):
+        return {"rate": count / 100, "low": 0.0, "high": 1.0, "passed": count, "total": 100}
+
+    return Measured(rate(passed), tools, rate(no_call))
+
+
+@pytest.mark.parametrize(
+    ("now", "difference", "p", "words"),
+    [
+        (measured(), 0.1, 0.01, []),
+        (measured(), 0.1, 0.05, []),
+        (measured(), 0.1, 0.051, ["no significant gain"]),
+        (measured(), -0.1, 0.01, ["no significant gain"]),
+        (measured(), 0.0, 1.0, ["no significant gain"]),
+        (measured(tools=19.0), 0.1, 0.01, []),
+        (measured(tools=18.9), 0.1, 0.01, ["as varied as 18.9"]),
+        (measured(tools=None), 0.1, 0.01, ["as varied as 0.0"]),
+        (measured(no_call=48), 0.1, 0.01, []),
+        (measured(no_call=47), 0.1, 0.01, ["3.0 points rarer"]),
+        (measured(tools=1.0, no_call=0), -0.1, 0.5, ["no significant gain", "as varied", "rarer"]),
+    ],
+)
+def test_a_round_is_kept_when_it_gains_and_loses_neither_tools_nor_restraint(now, difference, p, words):
+    reasons = reasons_to_stop(measured(), now, {"difference": difference, "p": p}, 0.05)
+    assert len(reasons) == len(words)
+    assert all(word in reason for word, reason in zip(words, reasons, strict=True))
+
+
+def test_a_first_round_without_a_right_answer_limits_nothing():
+    first = measured(passed=0, tools=None, no_call=0)
+    assert not reasons_to_stop(first, measured(tools=None, no_call=0), {"difference": 0.1, "p": 0.01}, 0.05)
+
+
+# -- the page -----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_all_rounds_without_network(loop, tmp_path):
+    loop("--rounds", "2")
+    page = (tmp_path / "loop" / "index.html").read_text("utf-8")
+    assert page.count("not kept: the pass rate changed by") == 1
+    assert all(
+        word in page for word in ("round 0", "round 1", "round 2", "The loop is over", "Balance", "unlike each other")
+    )
+    assert "http" not in page and "<script" not in page and "None" not in page
+    browser = shutil.which("chromium")
+    if browser:
+        shot = tmp_path / "page.png"
+        command = [browser, "--headless", "--no-sandbox", f"--screenshot={shot}", str(tmp_path / "loop" / "index.html")]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        assert shot.is_file()
