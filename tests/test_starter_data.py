@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,8 +93,7 @@ def test_written_requests_are_usable_and_orders_are_not_answered_with_calls(rows
     assert sum(row.messages[-2].content == SEED_TEXT for row in written) == round(0.03 * len(rows))
     a_call = next(row for row in rows if row.metadata["cell"] == "vaultManager_createFolder").messages[-1]
     for row in written[:20]:
-        row.messages[-1] = a_call
-        assert not Judge(CATALOG).verdict(row).label
+        assert not Judge(CATALOG).verdict(replace(row, messages=[*row.messages[:-1], a_call])).label
 
 
 def test_the_same_seed_makes_the_same_rows_and_another_one_others(capfdbinary):

@@ -6,7 +6,6 @@ that is to be used there has to see some in its starter data.
 
 import json
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,7 +29,7 @@ _SHARE_OF_LONG_LISTS = 0.2
 _SHARE_OF_INSTRUCTIONS = 0.25
 """Of the prompts that are to be answered with a call; all others have them."""
 _SHARE_OF_NAMES_ALONE = 0.5
-"""So many requests leave out the ids that the system prompt gives beside the names."""
+"""So many requests say names where the system prompt gives the ids."""
 
 
 def in_session(cell: Cell, rng: random.Random, *, keeps_workspace: bool = False) -> Prompt:
@@ -55,7 +54,7 @@ def in_session(cell: Cell, rng: random.Random, *, keeps_workspace: bool = False)
         workspaces = [one for one in vault.workspaces if one in workspaces or one == workspace]
     question = prompt.question
     if rng.random() < _SHARE_OF_NAMES_ALONE:
-        question = _without_ids(question, [*workspaces, *agents])
+        question = _with_names(question, vault, [*workspaces, *agents])
     has_instructions = not calls or prompt.behavior or rng.random() < _SHARE_OF_INSTRUCTIONS
     parts = [INSTRUCTIONS] if has_instructions else []
     parts.append(_session_context(session, workspace))
@@ -99,10 +98,11 @@ def _names_any(vault: Vault, needed: str) -> bool:
     return any(one in needed or record["name"] in needed for table in tables for one, record in table.items())
 
 
-def _without_ids(question: str, listed: Sequence[str]) -> str:
-    """`Shop (ws_1768...)` becomes `Shop` where the system prompt has the id; an id that stands alone stays."""
+def _with_names(question: str, vault: Vault, listed: Sequence[str]) -> str:
+    """`Shop (ws_1768...)` becomes `Shop`, and `workspace ws_1768...` becomes `workspace Shop`, where Shop is listed."""
     for one in listed:
-        question = re.sub(rf"(?<=\w) \({re.escape(one)}\)", "", question)
+        name = {**vault.workspaces, **vault.agents}[one]["name"]
+        question = question.replace(f"{name} ({one})", name).replace(one, name)
     return question
 
 
