@@ -14,6 +14,7 @@ import pytest
 from Evaluator import __main__ as evaluator
 from Tools import (
     dataset_report,
+    make_starter_data,
     measure_validator,
     mix_datasets,
     selfplay_generator,
@@ -35,6 +36,7 @@ README = READMES[""]
 PARSERS = {
     "selfplay_generator.py": selfplay_generator.build_parser(),
     "selfplay_generator_v2.py": selfplay_generator_v2.build_parser(),
+    "make_starter_data.py": make_starter_data.build_parser(),
     "selfplay_loop.py": selfplay_loop.build_parser(),
     "mix_datasets.py": mix_datasets.build_parser(),
     "validate_dataset.py": validate_dataset.build_parser(),
