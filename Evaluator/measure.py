@@ -12,7 +12,13 @@ from Evaluator.catalog import Catalog, load_catalog
 from Evaluator.errors import FAILED, OK, ReportedError, UsageError
 from Evaluator.flag_types import number, span
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import SCRIPTED_PREFIX, add_model_arguments, is_embedded
+from Evaluator.model_flags import (
+    SCRIPTED_PREFIX,
+    adapter_name,
+    add_model_arguments,
+    is_embedded,
+    resolve_model_arguments,
+)
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, PromptSet, load_prompt_sets
 from Evaluator.records import Prompt
 from Evaluator.reports.page import check_page
@@ -140,6 +146,7 @@ def _json_file(text: str) -> Path:
 
 def measure(args: argparse.Namespace) -> int:
     """Ask, judge, report; what was answered is reported even if the asking fails."""
+    resolve_model_arguments(args)
     check_files(args)
     catalog = load_catalog(args.catalog)
     prompt_set = load_prompt_sets(args.prompt_set)
@@ -186,7 +193,7 @@ def _write_report(
     args: argparse.Namespace, rows: Sequence[dict[str, Any]], prompt_set: PromptSet, catalog: Catalog
 ) -> dict[str, Any]:
     """Make the report of what was answered so far and, where that is something, write it."""
-    about = {"model": args.model, "adapter": str(args.adapter) if args.adapter else None, **_settings(args)}
+    about = {"model": args.model, "adapter": adapter_name(args.adapter), **_settings(args)}
     report = make_report(rows, prompt_set, catalog, about, args.num_samples_per_prompt)
     if rows:
         write_atomically(args.output, [json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from Evaluator.backends.default_weights import STARTER_ADAPTER
 from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "http://localhost:1234/v1"
 EMBEDDED = "embedded"
+STARTER, NO_ADAPTER = "starter", "none"
 SCRIPTED_PREFIX = "scripted:"
 CLAUDE_PREFIX = "claude-"
 
@@ -30,7 +32,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="'embedded', a FILE.gguf, scripted:REPLIES.jsonl, or the name of a model on an endpoint (default: "
         "%(default)s, which is SmolLM2-135M-Instruct in this process)",
     )
-    group.add_argument("--adapter", type=Path, metavar="FILE.gguf", help="LoRA adapter for an embedded model")
+    group.add_argument(
+        "--adapter",
+        type=Path,
+        metavar="FILE.gguf|none",
+        help="LoRA adapter for an embedded model (default: for --model embedded the one that comes with it, which "
+        "knows the tools; none leaves it out)",
+    )
     group.add_argument(
         "--context-length",
         type=number(int, 256),
@@ -87,12 +95,21 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_model_arguments(args: argparse.Namespace) -> None:
-    """Raise UsageError where flags are given that the chosen model has no use for."""
+def resolve_model_arguments(args: argparse.Namespace) -> None:
+    """Make --adapter a path or None; call it once. Raises UsageError for flags that the model has no use for."""
     if args.adapter and not is_embedded(args.model):
         raise UsageError(f"--adapter is for embedded models, and --model {args.model} is none")
     if args.base_url and (is_embedded(args.model) or args.model.startswith(SCRIPTED_PREFIX)):
         raise UsageError(f"--base-url needs --model NAME, a model there; --model {args.model} uses no endpoint")
+    if args.adapter is None and args.model == EMBEDDED:
+        args.adapter = STARTER_ADAPTER
+    elif str(args.adapter) == NO_ADAPTER:
+        args.adapter = None
+
+
+def adapter_name(adapter: Path | None) -> str | None:
+    """What runs and reports call an adapter."""
+    return STARTER if adapter == STARTER_ADAPTER else str(adapter) if adapter else None
 
 
 def client_from(
@@ -106,7 +123,9 @@ def client_from(
     `api_key_env` names the variable of the key (default: --api-key-env; "": no key). Raises UsageError.
     """
     api_key_env = args.api_key_env if api_key_env is None else api_key_env
-    adapter = None if model else args.adapter
+    adapter = args.adapter
+    if model:
+        adapter = STARTER_ADAPTER if model == EMBEDDED else None
     model = model or args.model
     if model.startswith(SCRIPTED_PREFIX):
         from Evaluator.backends.scripted import ScriptedClient

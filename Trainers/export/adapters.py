@@ -1,6 +1,7 @@
 """A PEFT adapter folder, read and checked: one pair of LoRA matrices for each module of the base model."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,3 +142,18 @@ def _read_pairs(path: Path) -> dict[str, Pair]:
         what = (unknown or incomplete or ["nothing"])[0]
         raise UsageError(f"{path} is no plain LoRA adapter: it holds {what}{' alone' if incomplete else ''}")
     return {m.removeprefix(_PREFIX): Pair(tensors[m + _A], tensors[m + _B]) for m in sorted(modules)}
+
+
+def write_half(path: Path, adapter: Adapter) -> None:
+    """The adapter as a PEFT folder again, its matrices in float16: half the size, for training that goes on from it."""
+    from safetensors.numpy import save_file
+
+    path.mkdir()
+    tensors = {}
+    for module, pair in adapter.pairs.items():
+        tensors[f"{_PREFIX}{module}{_A}"] = pair.a.astype("float16")
+        tensors[f"{_PREFIX}{module}{_B}"] = pair.b.astype("float16")
+    save_file(tensors, path / WEIGHTS, metadata={"format": "pt"})
+    for name in (CONFIG, RUN_RECORD):
+        if (adapter.folder / name).is_file():
+            shutil.copyfile(adapter.folder / name, path / name)

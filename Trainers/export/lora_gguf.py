@@ -7,15 +7,16 @@ from Trainers.export.families import Family
 from Trainers.export.gguf_files import LazyTensor, write_tensors
 
 
-def write_lora(path: Path, adapter: Adapter, family: Family) -> None:
-    """float32, as trained: llama.cpp would round the activations that it multiplies with float16 matrices."""
+def write_lora(path: Path, adapter: Adapter, family: Family, *, is_half: bool = False) -> None:
+    """float32, as trained, or `is_half`: float16, half the size; llama.cpp then rounds what it multiplies with them."""
     import gguf
 
     writer = gguf.GGUFWriter(None, family.architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, adapter.alpha)
-    write_tensors(writer, path, _tensors(adapter, family), lambda _: gguf.GGMLQuantizationType.F32)
+    kind = gguf.GGMLQuantizationType.F16 if is_half else gguf.GGMLQuantizationType.F32
+    write_tensors(writer, path, _tensors(adapter, family), lambda _: kind)
 
 
 def _tensors(adapter: Adapter, family: Family) -> list[LazyTensor]:
