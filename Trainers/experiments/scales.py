@@ -1,0 +1,100 @@
+"""How large an experiment is: rows, steps, learning rates, lengths."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`steps` are the optimizer steps of every arm after SFT, of `batch_size * accumulation` rows each.
+
+    Rows of the starter have system prompts, those of self-play have none: so `sft_max_length` is longer.
+    """
+
+    sft_length: tuple[str, ...]
+    sft_learning_rate: float
+    lora_rank: int
+    steps: int
+    batch_size: int
+    accumulation: int
+    more_sft_learning_rate: float
+    kto_learning_rate: float
+    beta: float
+    sft_max_length: int
+    max_length: int
+    save_steps: int
+    round_rows: int
+    samples_per_prompt: int
+    behavior_share: float
+    temperature: str
+    play_max_tokens: int
+    play_concurrency: int
+    answer_max_tokens: int
+
+
+SMALL = Scale(
+    sft_length=("--num-epochs", "1"),
+    sft_learning_rate=1e-3,
+    lora_rank=8,
+    steps=150,
+    batch_size=4,
+    accumulation=2,
+    more_sft_learning_rate=2e-4,
+    kto_learning_rate=2e-5,
+    beta=0.1,
+    sft_max_length=1280,
+    max_length=512,
+    save_steps=10,
+    round_rows=1200,
+    samples_per_prompt=4,
+    behavior_share=0.2,
+    temperature="0.3-0.9",
+    play_max_tokens=256,
+    play_concurrency=4,
+    answer_max_tokens=384,
+)
+
+SCALES = {
+    "tiny": Scale(
+        sft_length=("--max-steps", "2"),
+        sft_learning_rate=1e-3,
+        lora_rank=4,
+        steps=2,
+        batch_size=4,
+        accumulation=2,
+        more_sft_learning_rate=2e-4,
+        kto_learning_rate=2e-5,
+        beta=0.1,
+        sft_max_length=1280,
+        max_length=512,
+        save_steps=1,
+        round_rows=16,
+        samples_per_prompt=2,
+        behavior_share=1.0,  # where a plain answer can be right: both labels, from a model that knows no tools
+        temperature="0.3-0.9",
+        play_max_tokens=64,
+        play_concurrency=4,
+        answer_max_tokens=16,
+    ),
+    "small": SMALL,
+    "gpu": Scale(
+        sft_length=("--num-epochs", "2"),
+        sft_learning_rate=2e-4,
+        lora_rank=32,
+        steps=300,
+        batch_size=8,
+        accumulation=4,
+        more_sft_learning_rate=1e-4,
+        kto_learning_rate=1e-5,
+        beta=0.1,
+        sft_max_length=2048,
+        max_length=1024,
+        save_steps=50,
+        round_rows=9600,
+        samples_per_prompt=8,
+        behavior_share=0.2,
+        temperature="0.3-0.9",
+        play_max_tokens=384,
+        play_concurrency=16,
+        answer_max_tokens=384,
+    ),
+}
