@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections import Counter
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,15 +14,18 @@ from pathlib import Path
 import pytest
 
 from Evaluator import __main__ as evaluator
+from Evaluator.errors import ReportedError, UsageError
 from Evaluator.intervals import paired_difference_interval
 from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, load_prompt_sets
 from Evaluator.records import CHECKS
 from Evaluator.rows import row_from
+from Evaluator.runs.steps import Step, StepFailed
 from Tools import selfplay_generator_v2
 from Trainers.experiments import __main__ as experiments
 from Trainers.experiments.arms import ARMS, FOLLOW_UPS, HYPOTHESES, ORDER, wanted
-from Trainers.experiments.plan import Inputs, plan_of, steps_of
+from Trainers.experiments.plan import Inputs, MeasuredArm, plan_of, report_path, steps_of
 from Trainers.experiments.rows import CHANGES
+from Trainers.experiments.run import run_arms
 from Trainers.experiments.scales import SCALES
 from Trainers.experiments.table import Outcomes, adjusted, compared, effective_tools, is_strict, is_well_formed
 from Trainers.export import __main__ as export
@@ -390,6 +394,74 @@ def test_the_table_in_the_readme_is_the_one_that_the_outcomes_give(capsys):
 # -- the run ------------------------------------------------------------------------------------------------------
 
 
+def python(name, code, path):
+    return Step(name, ("-c", code, str(path)), path)
+
+
+def test_an_arm_whose_step_fails_is_left_out_and_the_others_are_run(tmp_path, caplog):
+    bad = python("bad", "exit(2)", tmp_path / "bad")
+    plan = [
+        MeasuredArm("A4", 0, [bad, python("after", "exit(2)", tmp_path / "after")]),
+        MeasuredArm("A7", 0, [bad]),
+        MeasuredArm("A1", 0, [python("good", "import sys; open(sys.argv[1], 'w')", tmp_path / "good")]),
+    ]
+    with pytest.raises(ReportedError, match="left out: A4 with seed 0, A7 with seed 0; ") as left_out:
+        run_arms(plan, tmp_path, tmp_path / "results", None)
+    assert left_out.value.status == 1
+    assert (tmp_path / "good").exists()
+    records = json.loads((tmp_path / "state.json").read_text("utf-8"))["steps"]
+    assert [one["name"] for one in records] == ["bad", "good"], "bad is not tried twice"
+
+
+def test_time_that_is_up_stops_the_step_under_way(tmp_path):
+    plan = [MeasuredArm("A1", 0, [python("long", "import time; time.sleep(60)", tmp_path / "never")])]
+    started = time.monotonic()
+    with pytest.raises(StepFailed, match="run the same command again to go on") as stopped:
+        run_arms(plan, tmp_path, tmp_path / "results", 1.0)
+    assert stopped.value.status == 3 and time.monotonic() - started < 20
+
+
+def scripted_arm(tmp_path, name, reply):
+    """An arm that is measured only, with a model that always says the same, on one prompt of each set."""
+    replies = tmp_path / f"{reply}.jsonl"
+    replies.write_text(json.dumps({"content": reply}) + "\n")
+    steps = []
+    for set_name, prompts in (("heldout", HELDOUT_PROMPTS), ("behaviors", BEHAVIOR_PROMPTS)):
+        report = report_path(tmp_path, name, 0, set_name)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        few = json.loads(prompts.read_text("utf-8"))
+        few["prompts"] = few["prompts"][:1]
+        (tmp_path / prompts.name).write_text(json.dumps(few))
+        command = ["-m", "Evaluator", "--model", f"scripted:{replies}", "--prompt-set", str(tmp_path / prompts.name)]
+        steps.append(Step(f"{name} {set_name}", (*command, "--output", str(report)), report))
+    return MeasuredArm(name, 0, steps)
+
+
+def test_outcomes_are_made_from_the_reports_of_all_arms(tmp_path, capfd):
+    results = tmp_path / "results"
+    run_arms([scripted_arm(tmp_path, name, "Which one?") for name in ("A1", "A4")], tmp_path, results, None)
+    outcomes = [json.loads(line) for line in (results / "outcomes.jsonl").read_text("utf-8").splitlines()]
+    assert [(one["arm"], one["set"]) for one in outcomes] == [
+        ("A1", "heldout"),
+        ("A4", "heldout"),
+        ("A1", "behaviors"),
+        ("A4", "behaviors"),
+    ]
+    heldout, behavior = outcomes[0], outcomes[2]
+    assert (heldout["strict"], heldout["failed"], heldout["codes"]) == (False, "parse", ["parse.no_tool_call"])
+    assert (behavior["strict"], behavior["failed"], behavior["did"]) == (True, None, "ask")
+    commands = [one["line"] for one in json.loads((results / "steps.json").read_text("utf-8"))]
+    assert all("WORKDIR/" in line and str(tmp_path) not in line for line in commands)
+    assert experiments.main(["table", str(results / "outcomes.jsonl")]) == 0
+    assert "| A4 KTO on round 1 | 0.0 (" in capfd.readouterr().out
+
+
+def test_reports_made_in_other_ways_are_refused(tmp_path):
+    plan = [scripted_arm(tmp_path, "A1", "Which one?"), scripted_arm(tmp_path, "A4", "Done.")]
+    with pytest.raises(UsageError, match="was made with another model than others"):
+        run_arms(plan, tmp_path, tmp_path / "results", None)
+
+
 @pytest.mark.slow
 def test_a_run_is_stopped_by_its_time_goes_on_and_gives_outcomes(tmp_path):
     for package in ("torch", "trl", "peft", "datasets", "gguf", "xllamacpp"):
@@ -425,11 +497,12 @@ def test_a_run_is_stopped_by_its_time_goes_on_and_gives_outcomes(tmp_path):
     outcomes = [json.loads(line) for line in (tmp_path / "work/results/outcomes.jsonl").read_text("utf-8").splitlines()]
     assert [(one["arm"], one["set"]) for one in outcomes] == [
         ("A1", "heldout"),
-        ("A1", "behaviors"),
         ("A2", "heldout"),
+        ("A1", "behaviors"),
         ("A2", "behaviors"),
     ]
     steps = json.loads((tmp_path / "work" / "results" / "steps.json").read_text("utf-8"))
     assert all(step["status"] == 0 and str(tmp_path / "work") not in step["line"] for step in steps)
     again = run()
-    assert again.returncode == 0 and "python " not in again.stderr.replace("python -m Trainers.experiments table", "")
+    assert again.returncode == 0
+    assert "python " not in again.stderr.replace("python -m Trainers.experiments table", ""), again.stderr

@@ -14,7 +14,8 @@ from Evaluator.console import run_main
 from Evaluator.errors import OK, UsageError
 from Evaluator.flag_types import number
 from Evaluator.records import to_json_line
-from Trainers.experiments.arms import ARMS, wanted
+from Trainers.experiments.arms import ARMS, BEHAVIORS, HELDOUT, wanted
+from Trainers.experiments.rows import CHANGES, read_labelled
 from Trainers.experiments.scales import SCALES
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rows_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("change", choices=("true", "shuffled", "fields", "contested"), help="what to make of them")
+    parser.add_argument("change", choices=CHANGES, help="what to make of them")
     parser.add_argument("files", nargs="+", metavar="FILE.jsonl|-", help="labelled rows; - is stdin")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="of the shuffling (default: %(default)s)")
 
@@ -173,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
         scale=SCALES[args.scale],
         model=args.model if args.model == "embedded" else str(Path(args.model).resolve()),
         sft_data=args.sft_data.resolve(),
-        prompt_sets={"heldout": args.heldout_prompts.resolve(), "behaviors": args.behavior_prompts.resolve()},
+        prompt_sets={HELDOUT: args.heldout_prompts.resolve(), BEHAVIORS: args.behavior_prompts.resolve()},
         sft_adapters={seed: path.resolve() for seed, path in enumerate(args.sft_adapter)},
         prompt_method=args.prompt_method,
     )
@@ -188,8 +189,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_rows(args: argparse.Namespace) -> int:
-    from Trainers.experiments.rows import CHANGES, read_labelled
-
     sys.stdout.buffer.writelines(map(to_json_line, CHANGES[args.change](read_labelled(args.files), args.seed)))
     return OK
 

@@ -10,6 +10,10 @@ from Evaluator.errors import UsageError
 
 SFT, KTO = "sft", "kto"
 
+HELDOUT, BEHAVIORS = "heldout", "behaviors"
+SETS = (HELDOUT, BEHAVIORS)
+"""Prompt sets that every arm is asked."""
+
 STARTER = "starter"
 """Rows that the SFT adapter was trained on."""
 ROUND_1 = "round-1"

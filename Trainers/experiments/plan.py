@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from Evaluator.runs.steps import ROOT, Step
-from Trainers.experiments.arms import ARMS, BASELINE, CURATED, KTO, PRIMARY, ROUND_1, ROUND_2, STARTER, Arm
+from Trainers.experiments.arms import ARMS, BASELINE, CURATED, KTO, PRIMARY, ROUND_1, ROUND_2, SETS, STARTER, Arm
 from Trainers.experiments.scales import Scale
 
-SETS = ("heldout", "behaviors")
 _SCRIPTS = {"sft": "Trainers/rtx3090_sft/train_sft.py", "kto": "Trainers/rtx3090_kto/train_kto.py"}
 
 

@@ -4,17 +4,18 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from Evaluator.errors import FAILED, INTERRUPTED, STOPPED_EARLY, ReportedError
+from Evaluator.errors import FAILED, INTERRUPTED, STOPPED_EARLY, ReportedError, UsageError
 from Evaluator.reports.report import load_report
 from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.steps import ROOT, StepFailed, Steps
-from Trainers.experiments.arms import ARMS
+from Trainers.experiments.arms import ARMS, SETS
 from Trainers.experiments.outcomes import outcome_lines, outcomes_of
-from Trainers.experiments.plan import SETS, MeasuredArm, report_path, steps_of
+from Trainers.experiments.plan import MeasuredArm, report_path
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +29,13 @@ def run_arms(plan: Sequence[MeasuredArm], workdir: Path, results: Path, seconds:
     run was stopped, ReportedError where arms were left out.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    numbers = {step.name: number for number, step in enumerate(steps_of(plan), start=1)}
     failed: set[str] = set()
     left_out = []
     with Steps(workdir / STATE) as steps, time_limit(seconds):
-        for arm in plan:
+        for number, arm in enumerate(plan, start=1):
+            log.info("%s with seed %d: arm %d of %d", arm.name, arm.seed, number, len(plan))
             try:
-                _run_arm(steps, arm, failed, numbers)
+                _run_arm(steps, arm, failed)
             except StepFailed as error:
                 if error.status in (STOPPED_EARLY, INTERRUPTED):
                     raise
@@ -48,12 +49,11 @@ def run_arms(plan: Sequence[MeasuredArm], workdir: Path, results: Path, seconds:
         )
 
 
-def _run_arm(steps: Steps, arm: MeasuredArm, failed: set[str], numbers: Mapping[str, int]) -> None:
+def _run_arm(steps: Steps, arm: MeasuredArm, failed: set[str]) -> None:
     """Run the steps of an arm. Raises StepFailed, and puts the step that is to blame into `failed`."""
     for step in arm.steps:
         if step.name in failed:
             raise StepFailed(f"the step {step.name!r} failed before", FAILED)
-        log.info("[%d of %d] %s", numbers[step.name], len(numbers), step.name)
         try:
             steps.run(step)
         except StepFailed:
@@ -76,14 +76,11 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def write_results(workdir: Path, results: Path) -> None:
-    """outcomes.jsonl from all complete reports, and steps.json: the commands, what each took, and how it ended."""
-    outcomes = [
-        outcome
-        for name in ARMS
-        for seed in _seeds_in(workdir)
-        for set_name in SETS
-        for outcome in _outcomes_in(report_path(workdir, name, seed, set_name), name, seed, set_name)
-    ]
+    """outcomes.jsonl from all complete reports, and steps.json: the commands, what each took, and how it ended.
+
+    Raises UsageError where reports were made in other ways and cannot be compared.
+    """
+    outcomes = [one for set_name in SETS for one in _outcomes_on(set_name, workdir)]
     if not outcomes:
         return
     results.mkdir(parents=True, exist_ok=True)
@@ -91,6 +88,30 @@ def write_results(workdir: Path, results: Path) -> None:
     steps = json.loads((workdir / STATE).read_bytes())["steps"]
     shown = [{**one, "line": _without_place(one["line"], workdir)} for one in steps]
     write_atomically(results / "steps.json", [json.dumps(shown, indent=1).encode() + b"\n"])
+
+
+def _outcomes_on(set_name: str, workdir: Path) -> list[dict[str, Any]]:
+    """The outcomes of all arms and seeds that were asked all prompts of a set."""
+    outcomes, first = [], None
+    for arm in ARMS:
+        for seed in _seeds_in(workdir):
+            path = report_path(workdir, arm, seed, set_name)
+            report = load_report(path) if path.exists() else None
+            if not report or not report["is_complete"]:
+                continue
+            first = first or report
+            differing = [key for key in _MUST_AGREE if report.get(key) != first.get(key)]
+            if differing:
+                raise UsageError(
+                    f"{path} was made with another {' and '.join(differing)} than others: move it away with what was "
+                    f"made beside it, and run the same command again"
+                )
+            outcomes += outcomes_of(report, arm, seed, set_name)
+    return outcomes
+
+
+_MUST_AGREE = ("prompt_set", "catalog", "validator", "execute", "model", "temperature", "max_tokens")
+"""What all reports of an experiment are made with."""
 
 
 def _without_place(line: str, workdir: Path) -> str:
@@ -103,10 +124,3 @@ def _without_place(line: str, workdir: Path) -> str:
 
 def _seeds_in(workdir: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("seed-")) for path in workdir.glob("seed-*") if path.is_dir())
-
-
-def _outcomes_in(path: Path, arm: str, seed: int, set_name: str) -> Sequence[dict[str, object]]:
-    if not path.exists():
-        return []
-    report = load_report(path)
-    return list(outcomes_of(report, arm, seed, set_name)) if report["is_complete"] else []

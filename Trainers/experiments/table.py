@@ -10,11 +10,10 @@ from Evaluator.errors import UsageError
 from Evaluator.intervals import holm, sign_flip_p, wilson_interval
 from Evaluator.records import CHECKS
 from Evaluator.reports.compare import paired_difference
-from Trainers.experiments.arms import ARMS, BASELINE, CONTROL, HYPOTHESES, Hypothesis
+from Trainers.experiments.arms import ARMS, BASELINE, BEHAVIORS, CONTROL, HELDOUT, HYPOTHESES, Hypothesis
 from Trainers.experiments.outcomes import Outcome
 from Trainers.experiments.rows import FIELD_CHECKS
 
-HELDOUT, BEHAVIORS = "heldout", "behaviors"
 _KINDS = ("ask", "refuse", "confirm", "call")
 
 Score = Callable[[Outcome], int]
