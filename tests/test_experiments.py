@@ -136,12 +136,15 @@ def inputs(scale="small", **others):
 
 def parsed(step):
     """The flags of a step, as the program that it starts reads them."""
-    command = step.command[1:] if step.command[0] == "-m" else step.command
+    command = step.command
+    if command[:2] == ("-m", "torch.distributed.run"):
+        command = command[4:]
+    command = command[1:] if command[0] == "-m" else command
     return PARSERS[command[0]].parse_args(command[1:]) if command[0] in PARSERS else None
 
 
 def trainings(plan):
-    return {step.name: parsed(step) for step in steps_of(plan) if "/train_" in step.command[0]}
+    return {step.name: parsed(step) for step in steps_of(plan) if step.name.endswith(" train")}
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -155,13 +158,15 @@ def test_every_command_of_the_plan_parses_and_makes_what_it_says(scale):
         assert shlex.split(step.line)[0] == "python"
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("scale", SCALES)
-def test_all_arms_train_for_the_same_steps_and_rows_from_the_sft_adapter_of_their_seed(scale):
-    found = trainings(plan_of(inputs(scale), ALL))
+def test_all_arms_train_for_the_same_steps_and_rows_from_the_sft_adapter_of_their_seed(scale, processes):
+    found = trainings(plan_of(inputs(scale, processes=processes), ALL))
     arms = {name: args for name, args in found.items() if "sft train" not in name}
     assert len(arms) == len(ALL) - 3, "all but A1, which has three seeds"
-    shapes = {(args.max_steps, args.batch_size, args.gradient_accumulation_steps) for args in arms.values()}
-    assert len(shapes) == 1 and None not in shapes.pop()
+    assert {args.max_steps for args in arms.values()} == {SCALES[scale].steps}
+    rows = {args.batch_size * args.gradient_accumulation_steps * processes for args in found.values()}
+    assert rows == {SCALES[scale].rows_a_step}
     for name, args in arms.items():
         seed = int(name.split(":")[0].removeprefix("seed "))
         assert (args.seed, args.adapter) == (seed, Path(f"/work dir/seed-{seed}/sft"))
@@ -253,7 +258,7 @@ def test_the_protocol_says_what_the_values_say():
         f"{small.round_rows:,} rows: {small.round_rows // small.samples_per_prompt} requests",
         f"with {small.samples_per_prompt} answers each, temperature {small.temperature}, ",
         f"at most {small.play_max_tokens} tokens, templates",
-        f"{small.steps} of {small.batch_size * small.accumulation} rows",
+        f"{small.steps} of {small.rows_a_step} rows",
         f"learning rate {small.kto_learning_rate:g}".replace("e-0", "e-"),
         f"learning rate {small.more_sft_learning_rate:g}".replace("0.0002", "2e-4"),
         f"beta {small.beta:g}",
@@ -469,7 +474,7 @@ def test_a_run_is_stopped_by_its_time_goes_on_and_gives_outcomes(tmp_path):
     from tests.test_training_end_to_end import write_rows
 
     command = ["-m", "Trainers.experiments", "run", "--workdir", str(tmp_path / "work"), "--scale", "tiny"]
-    command += ["--sft-data", write_rows(tmp_path / "sft.jsonl", 8), "--arms", "A1", "A2", "--seeds", "0"]
+    command += ["--sft-data", write_rows(tmp_path / "sft.jsonl", 8), "--arms", "A1", "--seeds", "0"]
     for flag, prompts in (("--heldout-prompts", HELDOUT_PROMPTS), ("--behavior-prompts", BEHAVIOR_PROMPTS)):
         few = json.loads(prompts.read_text("utf-8"))
         few["prompts"] = few["prompts"][:1]
@@ -484,7 +489,7 @@ def test_a_run_is_stopped_by_its_time_goes_on_and_gives_outcomes(tmp_path):
             env=env,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
 
@@ -497,9 +502,7 @@ def test_a_run_is_stopped_by_its_time_goes_on_and_gives_outcomes(tmp_path):
     outcomes = [json.loads(line) for line in (tmp_path / "work/results/outcomes.jsonl").read_text("utf-8").splitlines()]
     assert [(one["arm"], one["set"]) for one in outcomes] == [
         ("A1", "heldout"),
-        ("A2", "heldout"),
         ("A1", "behaviors"),
-        ("A2", "behaviors"),
     ]
     steps = json.loads((tmp_path / "work" / "results" / "steps.json").read_text("utf-8"))
     assert all(step["status"] == 0 and str(tmp_path / "work") not in step["line"] for step in steps)

@@ -99,6 +99,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop cleanly after so long, with status 3; run again to go on (default: no limit)",
     )
     group.add_argument("--dry-run", action="store_true", help="print the commands, run none")
+    group.add_argument(
+        "--processes",
+        type=number(int, 1),
+        default=1,
+        metavar="N",
+        help="processes that train together, one for each core or GPU; steps have as many rows (default: %(default)s)",
+    )
     group = parser.add_argument_group("what it starts from")
     group.add_argument(
         "--model",
@@ -169,14 +176,19 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.sft_data, args.heldout_prompts, args.behavior_prompts, *args.sft_adapter):
         if not path.exists():
             raise UsageError(f"there is no {path}")
+    scale = SCALES[args.scale]
+    if scale.rows_a_step % (scale.kto_batch_size * args.processes):
+        most = scale.rows_a_step // scale.kto_batch_size
+        raise UsageError(f"--processes {args.processes} do not divide a step: {most}, or a divisor of it")
     inputs = Inputs(
         workdir=workdir,
-        scale=SCALES[args.scale],
+        scale=scale,
         model=args.model if args.model == "embedded" else str(Path(args.model).resolve()),
         sft_data=args.sft_data.resolve(),
         prompt_sets={HELDOUT: args.heldout_prompts.resolve(), BEHAVIORS: args.behavior_prompts.resolve()},
         sft_adapters={seed: path.resolve() for seed, path in enumerate(args.sft_adapter)},
         prompt_method=args.prompt_method,
+        processes=args.processes,
     )
     plan = plan_of(inputs, wanted(args.arms, args.seeds))
     if args.dry_run:

@@ -14,7 +14,7 @@ _SCRIPTS = {"sft": "Trainers/rtx3090_sft/train_sft.py", "kto": "Trainers/rtx3090
 @dataclass(frozen=True)
 class Inputs:
     """What an experiment starts from. `sft_adapters` are trained already, by seed; `prompt_sets` by their name in
-    SETS. Paths are absolute."""
+    SETS, `processes` train together, on a row each. Paths are absolute."""
 
     workdir: Path
     scale: Scale
@@ -23,6 +23,7 @@ class Inputs:
     prompt_sets: dict[str, Path]
     sft_adapters: dict[int, Path] = field(default_factory=dict)
     prompt_method: str = "template"
+    processes: int = 1
 
 
 def report_path(workdir: Path, arm: str, seed: int, name: str) -> Path:
@@ -130,12 +131,15 @@ class _Replication:
 
     def _training(self, name: str, method: str, files: Sequence[Path], flags: Sequence[object]) -> Step:
         output = self.folder / name / "adapter" if name in ARMS else self.folder / name
+        scale, processes = self.inputs.scale, self.inputs.processes
+        batch_size = scale.kto_batch_size if method == KTO else 1
+        launcher = ("-m", "torch.distributed.run", "--nproc-per-node", processes) if processes > 1 else ()
         return self._step(
             f"{name} train",
             output / "adapter_model.safetensors",
-            *(_SCRIPTS[method], "--model-name", self.inputs.model, "--local-file", *files, *flags),
-            *("--batch-size", self.inputs.scale.batch_size),
-            *("--gradient-accumulation-steps", self.inputs.scale.accumulation, "--seed", self.seed),
+            *(*launcher, _SCRIPTS[method], "--model-name", self.inputs.model, "--local-file", *files, *flags),
+            *("--batch-size", batch_size, "--seed", self.seed),
+            *("--gradient-accumulation-steps", scale.rows_a_step // (batch_size * processes)),
             *("--save-steps", self.inputs.scale.save_steps, "--resume", "--output", output),
         )
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """`steps` are the optimizer steps of every arm after SFT, of `batch_size * accumulation` rows each.
+    """`steps` are the optimizer steps of every arm after SFT, of `rows_a_step` rows each; `kto_batch_size` of them are
+    computed at once in KTO, one in SFT.
 
     Rows of the starter have system prompts, those of self-play have none: so `sft_max_length` is longer.
     """
@@ -14,8 +15,8 @@ class Scale:
     sft_learning_rate: float
     lora_rank: int
     steps: int
-    batch_size: int
-    accumulation: int
+    rows_a_step: int
+    kto_batch_size: int
     more_sft_learning_rate: float
     kto_learning_rate: float
     beta: float
@@ -32,16 +33,16 @@ class Scale:
 
 
 SMALL = Scale(
-    sft_length=("--num-epochs", "1"),
+    sft_length=("--num-epochs", "2"),
     sft_learning_rate=1e-3,
-    lora_rank=8,
+    lora_rank=16,
     steps=150,
-    batch_size=4,
-    accumulation=2,
+    rows_a_step=8,
+    kto_batch_size=4,
     more_sft_learning_rate=2e-4,
     kto_learning_rate=2e-5,
     beta=0.1,
-    sft_max_length=1280,
+    sft_max_length=1024,
     max_length=512,
     save_steps=10,
     round_rows=1200,
@@ -59,12 +60,12 @@ SCALES = {
         sft_learning_rate=1e-3,
         lora_rank=4,
         steps=2,
-        batch_size=4,
-        accumulation=2,
+        rows_a_step=8,
+        kto_batch_size=4,
         more_sft_learning_rate=2e-4,
         kto_learning_rate=2e-5,
         beta=0.1,
-        sft_max_length=1280,
+        sft_max_length=1024,
         max_length=512,
         save_steps=1,
         round_rows=16,
@@ -81,8 +82,8 @@ SCALES = {
         sft_learning_rate=2e-4,
         lora_rank=32,
         steps=300,
-        batch_size=8,
-        accumulation=4,
+        rows_a_step=32,
+        kto_batch_size=8,
         more_sft_learning_rate=1e-4,
         kto_learning_rate=1e-5,
         beta=0.1,
