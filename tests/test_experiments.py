@@ -173,11 +173,11 @@ def test_arms_differ_by_their_rows_and_nothing_else():
     kto = {name: vars(args) for name, args in found.items() if hasattr(args, "beta") and name.startswith("seed 0")}
     files = {name.split()[2]: [Path(file).name for file in flags.pop("local_file")] for name, flags in kto.items()}
     assert files == {
-        "A4": ["round-1.jsonl"],
-        "A5": ["round-1-shuffled.jsonl"],
-        "A6": ["round-1-fields.jsonl"],
-        "A7": ["round-1.jsonl", "round-2.jsonl"],
-        "A8": ["round-2.jsonl"],
+        "A4": ["round-1-mixed.jsonl"],
+        "A5": ["round-1-shuffled-mixed.jsonl"],
+        "A6": ["round-1-fields-mixed.jsonl"],
+        "A7": ["round-1-round-2-mixed.jsonl"],
+        "A8": ["round-2-mixed.jsonl"],
     }
     for flags in kto.values():
         flags.pop("output")

@@ -19,20 +19,24 @@ STARTER = "starter"
 ROUND_1 = "round-1"
 ROUND_2 = "round-2"
 
-TRUE, SHUFFLED, FIELDS, CONTESTED, CURATED = "true", "shuffled", "fields", "contested", "curated"
-"""What is made of rows before they are trained on (see rows; CURATED: mixed with rows of the starter)."""
+TRUE, SHUFFLED, FIELDS, CONTESTED = "true", "shuffled", "fields", "contested"
+"""What is made of the rows of a round before they are trained on (see rows)."""
+
+CURATED_SHARE = 0.3
+"""Of the text that an arm trains on rows of the starter have this share, as in the loop."""
 
 
 @dataclass(frozen=True)
 class Arm:
     """`method` is None where nothing is trained after SFT; `data` names what is trained on, `change` what is made of
-    it before; the factors are on the scale's own values."""
+    it before it `is_mixed` with rows of the starter; the factors are on the scale's own values."""
 
     name: str
     what: str
     method: str | None = None
     data: tuple[str, ...] = ()
     change: str | None = None
+    is_mixed: bool = True
     learning_rate_factor: float = 1.0
     beta_factor: float = 1.0
 
@@ -41,7 +45,7 @@ ARMS = {
     arm.name: arm
     for arm in (
         Arm("A1", "SFT only"),
-        Arm("A2", "more SFT", SFT, (STARTER,)),
+        Arm("A2", "more SFT", SFT, (STARTER,), is_mixed=False),
         Arm("A3", "SFT on the true rows of round 1", SFT, (ROUND_1,), TRUE),
         Arm("A4", "KTO on round 1", KTO, (ROUND_1,)),
         Arm("A5", "KTO, labels shuffled", KTO, (ROUND_1,), SHUFFLED),
@@ -51,7 +55,7 @@ ARMS = {
         Arm("F1", "A4, learning rate x 4", KTO, (ROUND_1,), learning_rate_factor=4.0),
         Arm("F2", "A4, beta x 0.3", KTO, (ROUND_1,), beta_factor=0.3),
         Arm("F3", "A4, prompts with both labels", KTO, (ROUND_1,), CONTESTED),
-        Arm("F4", "A4, 30 % of the text curated", KTO, (ROUND_1,), CURATED),
+        Arm("F4", "A4 without rows of the starter", KTO, (ROUND_1,), is_mixed=False),
     )
 }
 BASELINE, PRIMARY, CONTROL = "A1", "A4", "A5"

@@ -5,7 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from Evaluator.runs.steps import ROOT, Step
-from Trainers.experiments.arms import ARMS, BASELINE, CURATED, KTO, PRIMARY, ROUND_1, ROUND_2, SETS, STARTER, Arm
+from Trainers.experiments.arms import (
+    ARMS,
+    BASELINE,
+    CURATED_SHARE,
+    KTO,
+    PRIMARY,
+    ROUND_1,
+    ROUND_2,
+    SETS,
+    STARTER,
+    Arm,
+)
 from Trainers.experiments.scales import Scale
 
 _SCRIPTS = {"sft": "Trainers/rtx3090_sft/train_sft.py", "kto": "Trainers/rtx3090_kto/train_kto.py"}
@@ -105,6 +116,10 @@ class _Replication:
         if arm.change:
             yield self._changed(arm.change, files)
             files = [self._changed_file(arm.change)]
+        if arm.is_mixed:
+            mixing = self._mixed(files)
+            yield mixing
+            files = [mixing.makes]
         yield self._training(arm.name, arm.method, files, self._arm_flags(arm))
 
     def played(self, name: str) -> Iterator[Step]:
@@ -152,7 +167,7 @@ class _Replication:
         scale = self.inputs.scale
         rate = scale.kto_learning_rate if arm.method == KTO else scale.more_sft_learning_rate
         beta = ("--beta", f"{scale.beta * arm.beta_factor:g}") if arm.method == KTO else ()
-        has_system_prompts = STARTER in arm.data or arm.change == CURATED
+        has_system_prompts = STARTER in arm.data or arm.is_mixed
         return (
             *("--adapter", self._adapter(ARMS[BASELINE]), "--max-steps", scale.steps),
             *("--learning-rate", f"{rate * arm.learning_rate_factor:g}", *beta),
@@ -160,12 +175,21 @@ class _Replication:
         )
 
     def _changed(self, change: str, files: Sequence[Path]) -> Step:
-        made = self._changed_file(change)
-        if change == CURATED:
-            command = ("Tools/mix_datasets.py", *files, "--curated", self.inputs.sft_data, "--curated-share", 0.3)
-        else:
-            command = ("-m", "Trainers.experiments", "rows", change, *files)
-        return self._step(f"{change} rows", made, *command, "--seed", self.seed, saves_stdout=True)
+        command = ("-m", "Trainers.experiments", "rows", change, *files)
+        return self._step(
+            f"{change} rows", self._changed_file(change), *command, "--seed", self.seed, saves_stdout=True
+        )
+
+    def _mixed(self, files: Sequence[Path]) -> Step:
+        """The files with rows of the starter beside them, as every round of the loop trains."""
+        name = "-".join([*(path.stem for path in files), "mixed"])
+        return self._step(
+            f"{name} rows",
+            self.folder / f"{name}.jsonl",
+            *("Tools/mix_datasets.py", *files, "--curated", self.inputs.sft_data),
+            *("--curated-share", CURATED_SHARE, "--seed", self.seed),
+            saves_stdout=True,
+        )
 
     def _adapter(self, arm: Arm) -> Path:
         if arm.method is None:
