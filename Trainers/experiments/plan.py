@@ -161,17 +161,16 @@ class _Replication:
     def _sft_flags(self) -> Sequence[object]:
         scale = self.inputs.scale
         rate = ("--learning-rate", scale.sft_learning_rate)
-        return (*scale.sft_length, "--lora-rank", scale.lora_rank, *rate, "--max-length", scale.sft_max_length)
+        return (*scale.sft_length, "--lora-rank", scale.lora_rank, *rate, "--max-length", scale.max_length)
 
     def _arm_flags(self, arm: Arm) -> Sequence[object]:
         scale = self.inputs.scale
         rate = scale.kto_learning_rate if arm.method == KTO else scale.more_sft_learning_rate
         beta = ("--beta", f"{scale.beta * arm.beta_factor:g}") if arm.method == KTO else ()
-        has_system_prompts = STARTER in arm.data or arm.is_mixed
         return (
             *("--adapter", self._adapter(ARMS[BASELINE]), "--max-steps", scale.steps),
             *("--learning-rate", f"{rate * arm.learning_rate_factor:g}", *beta),
-            *("--max-length", scale.sft_max_length if has_system_prompts else scale.max_length),
+            *("--max-length", scale.max_length),
         )
 
     def _changed(self, change: str, files: Sequence[Path]) -> Step:

@@ -1,14 +1,12 @@
 """How large an experiment is: rows, steps, learning rates, lengths."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Scale:
     """`steps` are the optimizer steps of every arm after SFT, of `rows_a_step` rows each; `kto_batch_size` of them are
     computed at once in KTO, one in SFT.
-
-    Rows of the starter have system prompts, those of self-play have none: so `sft_max_length` is longer.
     """
 
     sft_length: tuple[str, ...]
@@ -20,7 +18,6 @@ class Scale:
     more_sft_learning_rate: float
     kto_learning_rate: float
     beta: float
-    sft_max_length: int
     max_length: int
     save_steps: int
     round_rows: int
@@ -42,8 +39,7 @@ SMALL = Scale(
     more_sft_learning_rate=2e-4,
     kto_learning_rate=2e-5,
     beta=0.1,
-    sft_max_length=1024,
-    max_length=512,
+    max_length=1024,
     save_steps=10,
     round_rows=1200,
     samples_per_prompt=4,
@@ -55,30 +51,21 @@ SMALL = Scale(
 )
 
 SCALES = {
-    "tiny": Scale(
+    "tiny": replace(
+        SMALL,
         sft_length=("--max-steps", "2"),
-        sft_learning_rate=1e-3,
         lora_rank=4,
         steps=2,
-        rows_a_step=8,
-        kto_batch_size=4,
-        more_sft_learning_rate=2e-4,
-        kto_learning_rate=2e-5,
-        beta=0.1,
-        sft_max_length=1024,
-        max_length=512,
         save_steps=1,
         round_rows=16,
         samples_per_prompt=2,
         behavior_share=1.0,  # where a plain answer can be right: both labels, from a model that knows no tools
-        temperature="0.3-0.9",
         play_max_tokens=64,
-        play_concurrency=4,
         answer_max_tokens=16,
     ),
     "small": SMALL,
-    "gpu": Scale(
-        sft_length=("--num-epochs", "2"),
+    "gpu": replace(
+        SMALL,
         sft_learning_rate=2e-4,
         lora_rank=32,
         steps=300,
@@ -86,16 +73,11 @@ SCALES = {
         kto_batch_size=8,
         more_sft_learning_rate=1e-4,
         kto_learning_rate=1e-5,
-        beta=0.1,
-        sft_max_length=2048,
-        max_length=1024,
+        max_length=2048,
         save_steps=50,
         round_rows=9600,
         samples_per_prompt=8,
-        behavior_share=0.2,
-        temperature="0.3-0.9",
         play_max_tokens=384,
         play_concurrency=16,
-        answer_max_tokens=384,
     ),
 }
