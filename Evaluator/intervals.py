@@ -1,7 +1,8 @@
 """Confidence intervals and tests of proportions, single and paired."""
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
@@ -94,3 +95,26 @@ def mcnemar_p(first: int, second: int) -> float:
         return 1.0
     tail = sum(math.comb(total, k) for k in range(min(first, second) + 1))
     return min(1.0, 2 * tail / 2**total)
+
+
+def sign_flip_p(differences: Sequence[int]) -> float:
+    """Exact two-sided p of the randomisation test on paired differences (Fisher, The Design of Experiments, 1935).
+
+    The share of all ways to give each difference a sign in which their sum is at least as far from 0 as it is. Where
+    every difference is -1, 0 or 1 this is McNemar's exact test.
+    """
+    sums = Counter({0: 1})
+    for size in map(abs, differences):
+        if size:
+            sums = Counter({at: sums[at - size] + sums[at + size] for one in sums for at in (one - size, one + size)})
+    as_far = sum(ways for at, ways in sums.items() if abs(at) >= abs(sum(differences)))
+    return as_far / sums.total()
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (Scandinavian Journal of Statistics 6, 1979, 65-70), in the order given."""
+    adjusted, highest = [1.0] * len(p_values), 0.0
+    for rank, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[at]))
+        adjusted[at] = highest
+    return adjusted

@@ -23,6 +23,7 @@ from Tools import (
     validate_dataset,
 )
 from Trainers.benchmark_gpu import __main__ as benchmark_gpu
+from Trainers.experiments import __main__ as experiments
 from Trainers.export import __main__ as export
 from Trainers.rtx3090_kto import train_kto
 from Trainers.rtx3090_sft import train_sft
@@ -30,7 +31,7 @@ from Trainers.rtx3090_sft import train_sft
 ROOT = Path(__file__).resolve().parents[1]
 READMES = {
     folder: (ROOT / folder / "README.md").read_text(encoding="utf-8")
-    for folder in ("", "Trainers/rtx3090_sft", "Trainers/rtx3090_kto", "Trainers/export")
+    for folder in ("", "Trainers/rtx3090_sft", "Trainers/rtx3090_kto", "Trainers/export", "Trainers/experiments")
 }
 README = READMES[""]
 PARSERS = {
@@ -48,6 +49,7 @@ PARSERS = {
     "train_kto.py": train_kto.build_parser(),
     "Trainers.export": export.build_parser(),
     "Trainers.benchmark_gpu": benchmark_gpu.build_parser(),
+    **{f"Trainers.experiments {name}": parser for name, parser in experiments.command_parsers().items()},
 }
 MODULES = {
     "Evaluator": "Evaluator.__main__",
@@ -56,12 +58,14 @@ MODULES = {
     "train_kto.py": "Trainers.rtx3090_kto.train_kto",
     "Trainers.export": "Trainers.export.__main__",
     "Trainers.benchmark_gpu": "Trainers.benchmark_gpu.__main__",
+    **{f"Trainers.experiments {name}": "Trainers.experiments.__main__" for name in experiments.command_parsers()},
 }
 README_OF = {
     "train_sft.py": "Trainers/rtx3090_sft",
     "train_kto.py": "Trainers/rtx3090_kto",
     "Trainers.export": "Trainers/export",
     "Trainers.benchmark_gpu": "Trainers/rtx3090_sft",
+    **{f"Trainers.experiments {name}": "Trainers/experiments" for name in experiments.command_parsers()},
 }
 MAY_IMPORT = {
     "Evaluator": {"Evaluator"},
@@ -81,6 +85,14 @@ TRAINERS_KNOW = {
     "Evaluator.tool_calls",
 }
 """What a row is and what labels weigh, how a program ends, which weights the embedded engine has: no more of it."""
+EXPERIMENTS_KNOW = TRAINERS_KNOW | {
+    "Evaluator.intervals",
+    "Evaluator.reports.compare",
+    "Evaluator.reports.report",
+    "Evaluator.runs.output_files",
+    "Evaluator.runs.steps",
+}
+"""They run both sides' commands and say what came of it: reports, statistics, steps."""
 OURS = {"Evaluator", "Tools", "Trainers", "tests"}
 HEAVY = ("requests", "jsonschema", "anthropic", "xllamacpp", "tqdm", "torch", "transformers", "gguf", "jinja2", "rensa")
 
@@ -111,7 +123,9 @@ def test_imports_point_one_way(path):
     scripts = {module_of(script) for script in PARSERS}
     assert not names & scripts, "nothing stands on a script"
     if top == "Trainers":
-        assert {name for name in names if name.split(".")[0] == "Evaluator"} <= TRAINERS_KNOW
+        known = EXPERIMENTS_KNOW if path.parent.name == "experiments" else TRAINERS_KNOW
+        assert {name for name in names if name.split(".")[0] == "Evaluator"} <= known
+        assert path.parent.name == "experiments" or not any(name.startswith("Trainers.experiments") for name in names)
 
 
 def test_sft_and_kto_do_not_know_each_other():
@@ -148,7 +162,7 @@ def readme_commands():
     """(script, flags) of each generator command in README and in the epilogs of --help."""
     text = "\n".join([*READMES.values(), *(parser.epilog for parser in PARSERS.values())])
     text = re.sub(r"\$\([^)]*\)", "x", text)
-    name = r"(\w+\.py|Evaluator compare|Evaluator|Trainers\.\w+)"
+    name = r"(\w+\.py|Evaluator compare|Evaluator|Trainers\.experiments \w+|Trainers\.\w+)"
     command = rf"python (?:(?:Tools|Trainers/\w+)/|-m ){name} ?([^`\n]*?)(?:`.*| \| .*| 2?>>? .*| && .*)?$"
     return [(script, flags) for script, flags in re.findall(command, text, re.MULTILINE) if flags]
 

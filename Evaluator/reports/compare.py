@@ -33,18 +33,15 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     before, after = _shares(first), _shares(second)
     if before.keys() != after.keys() or not (first["is_complete"] and second["is_complete"]):
         raise UsageError("one of the reports is not complete: run its evaluation again to go on with it")
-    gained = [key for key in before if after[key] > before[key]]
-    lost = [key for key in before if before[key] > after[key]]
+    found = paired_difference(before, after)
     return {
         "first": _about(first),
         "second": _about(second),
         "settings": {key: [first.get(key), second.get(key)] for key in _SETTINGS if first.get(key) != second.get(key)},
         "num_prompts": len(before),
         "num_samples_per_prompt": first["num_samples_per_prompt"],
-        **_difference(before, after, len(gained), len(lost)),
-        "p": mcnemar_p(len(lost), len(gained)),
-        "gained": gained,
-        "lost": lost,
+        **found,
+        "p": mcnemar_p(len(found["lost"]), len(found["gained"])),
         "tools": _by_tool(first, second),
     }
 
@@ -57,19 +54,24 @@ def _shares(report: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _difference(before: Mapping[str, float], after: Mapping[str, float], gained: int, lost: int) -> dict[str, Any]:
-    """The mean difference with its 95 % interval, and the pairs of prompts behind it."""
+def paired_difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
+    """The mean difference of two shares of each prompt, with its 95 % interval and the pairs of prompts behind it.
+
+    Newcombe's interval where all shares are 0 or 1, else the normal one of the mean of the differences.
+    """
+    gained = [key for key in before if after[key] > before[key]]
+    lost = [key for key in before if before[key] > after[key]]
     both = sum(before[key] == after[key] == 1 for key in before)
     neither = sum(before[key] == after[key] == 0 for key in before)
     differences = [after[key] - before[key] for key in before]
     mean = sum(differences) / len(differences)
     if {*before.values(), *after.values()} <= {0, 1}:
-        low, high = paired_difference_interval(both, lost, gained, neither)
+        low, high = paired_difference_interval(both, len(lost), len(gained), neither)
     else:
         half = Z95 * stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 1.0
         low, high = max(-1.0, mean - half), min(1.0, mean + half)
-    pairs = {"both": both, "only_first": lost, "only_second": gained, "neither": neither}
-    return {"pairs": pairs, "difference": mean, "low": low, "high": high}
+    pairs = {"both": both, "only_first": len(lost), "only_second": len(gained), "neither": neither}
+    return {"pairs": pairs, "difference": mean, "low": low, "high": high, "gained": gained, "lost": lost}
 
 
 def _about(report: Mapping[str, Any]) -> dict[str, Any]:
