@@ -1,8 +1,13 @@
+import signal
+
 import pytest
 
 from Evaluator.catalog import load_catalog
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from tests.fakes.model_server import FakeModelServer
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell without job control starts what runs in the background with Ctrl-C ignored, and children inherit that."""
 
 
 @pytest.fixture(scope="session")
