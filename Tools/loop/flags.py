@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from Evaluator.backends.default_weights import STARTER_ADAPTER
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
 from Evaluator.model_flags import EMBEDDED, is_embedded
@@ -50,9 +51,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--adapter",
         type=Path,
-        required=True,
         metavar="DIR",
-        help="folder of the SFT adapter that every round begins at",
+        help="folder of the SFT adapter that every round begins at (default: for embedded the one that comes with it)",
     )
     group.add_argument(
         "--max-tokens", type=number(int, 1), default=512, metavar="N", help="longest answer (default: %(default)s)"
@@ -151,6 +151,9 @@ def _methods(text: str) -> str:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Make paths absolute. Raises UsageError for what is not there, ModuleNotFoundError for a package, before work."""
+    if not args.adapter and args.base != EMBEDDED:
+        raise UsageError(f"which SFT adapter on {args.base} shall the loop begin at? Give --adapter DIR")
+    args.adapter = args.adapter or STARTER_ADAPTER.parent
     for name in ("workdir", "adapter", "heldout_prompts", "behavior_prompts"):
         setattr(args, name, getattr(args, name).resolve())
     args.curated = [path.resolve() for path in args.curated] if args.curated_share else []
