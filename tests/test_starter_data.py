@@ -106,5 +106,5 @@ def test_the_same_seed_makes_the_same_rows_and_another_one_others(capfdbinary):
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(capsys, tmp_path):
-    assert make_starter_data.main(["--output", str(tmp_path / "no" / "x.jsonl")]) == 1
+    assert make_starter_data.main(["--output", str(tmp_path / "no" / "x.jsonl")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
