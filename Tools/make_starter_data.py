@@ -91,11 +91,11 @@ class StarterData:
         if kind in (ORDERED, FREE):
             return self._request(slot, cell, cell.order if kind == ORDERED else SEED_TEXT)
         prompt = in_session(cell, rng) if kind == IN_SESSION else cell.prompt
-        self._known.take(slot, prompt.question, cell.plain)
         sample = self._judged(slot, cell, prompt, right_answer(prompt))
         if not sample.label and kind == IN_SESSION:  # it does something else in another workspace
             prompt = in_session(cell, rng, keeps_workspace=True)
             sample = self._judged(slot, cell, prompt, right_answer(prompt))
+        self._known.take(slot, prompt.question, cell.plain)
         return sample
 
     def _request(self, slot: int, cell: Cell, order: str) -> Sample:
