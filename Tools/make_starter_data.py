@@ -21,7 +21,7 @@ from Evaluator.behavior import WRITING_CELL
 from Evaluator.catalog import DEFAULT_CATALOG, Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.decontamination import EvaluationPrompts
-from Evaluator.errors import OK, ReportedError
+from Evaluator.errors import OK, ReportedError, UsageError
 from Evaluator.flag_types import number
 from Evaluator.model_client import Completion, SamplingOptions
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
@@ -91,11 +91,11 @@ class StarterData:
         if kind in (ORDERED, FREE):
             return self._request(slot, cell, cell.order if kind == ORDERED else SEED_TEXT)
         prompt = in_session(cell, rng) if kind == IN_SESSION else cell.prompt
-        self._known.take(slot, prompt.question, cell.plain)
         sample = self._judged(slot, cell, prompt, right_answer(prompt))
         if not sample.label and kind == IN_SESSION:  # it does something else in another workspace
             prompt = in_session(cell, rng, keeps_workspace=True)
             sample = self._judged(slot, cell, prompt, right_answer(prompt))
+        self._known.take(slot, prompt.question, cell.plain)
         return sample
 
     def _request(self, slot: int, cell: Cell, order: str) -> Sample:
@@ -115,6 +115,8 @@ class StarterData:
 
 
 def make(args: argparse.Namespace) -> int:
+    if not args.output.parent.is_dir():
+        raise UsageError(f"there is no folder {args.output.parent} for the output {args.output.name}")
     catalog = load_catalog(DEFAULT_CATALOG)
     lines = [to_json_line(row.to_dict()) for row in StarterData(catalog, args.seed).rows(args.num_examples)]
     if str(args.output) == "-":

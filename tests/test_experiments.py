@@ -357,7 +357,11 @@ def test_the_table_from_a_file_of_outcomes(tmp_path, capsys):
     rows = [*outcomes_for("A1", 0, A1), *outcomes_for("A4", 0, A4), *outcomes_for("A5", 0, A1, failed="context")]
     rows += outcomes_for("A1", 0, {0, 1, 2}, 8, set_name="behaviors")
     assert experiments.main(["table", write(tmp_path / "o.jsonl", rows)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    table = capsys.readouterr().out
+    with (tmp_path / "o.jsonl").open("rb") as stream:
+        command = [sys.executable, "-m", "Trainers.experiments", "table", "-"]
+        assert subprocess.run(command, cwd=ROOT, stdin=stream, capture_output=True, text=True).stdout == table
+    lines = table.splitlines()
     assert "| A1 SFT only | 20.0 (8.1 to 41.6) | 0: 20.0 |  | |  | 100.0 | 4.0 |" in lines
     a4 = next(line for line in lines if line.startswith("| A4 KTO on round 1 |"))
     assert "| 60.0 (38.7 to 78.1) | 0: 60.0 | +40.0 (" in a4 and "| 2 : 10 | 0.0386 | 100.0 | 4.0 |" in a4

@@ -87,6 +87,14 @@ def test_a_name_stands_without_its_id_only_where_the_system_prompt_has_it(rows):
     assert looked_up > 20
 
 
+def test_nothing_is_lost_without_asking_below_instructions_that_say_to_ask(rows):
+    instructed = [row for row in rows if "<instructions>" in (system_of(row) or "")]
+    calls = [call for row in instructed for call in parse_text(row.messages[-1].content).calls]
+    assert len(calls) > 100
+    assert not [call for call in calls if "delete" in call.name or "replace" in call.name.lower()]
+    assert not [call for call in calls if call.arguments.get("overwrite")]
+
+
 def test_written_requests_are_usable_and_orders_are_not_answered_with_calls(rows):
     written = [row for row in rows if writes_a_request(row)]
     assert all(clean_request(row.messages[-1].content) == row.messages[-1].content for row in written)
@@ -106,5 +114,5 @@ def test_the_same_seed_makes_the_same_rows_and_another_one_others(capfdbinary):
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(capsys, tmp_path):
-    assert make_starter_data.main(["--output", str(tmp_path / "no" / "x.jsonl")]) == 1
+    assert make_starter_data.main(["--output", str(tmp_path / "no" / "x.jsonl")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -71,6 +71,14 @@ def test_a_step_is_done_again_when_its_command_changed_or_its_file_is_gone(tmp_p
     assert (first.read_text(), second.read_text()) == ("xy", "xx"), "what came after a changed step is done again"
 
 
+def test_what_came_after_a_step_whose_file_is_gone_is_done_again(tmp_path):
+    state, first, second = tmp_path / "state.json", tmp_path / "first", tmp_path / "second"
+    run(state, adds("one", first), adds("two", second))
+    first.unlink()
+    run(state, adds("one", first), adds("two", second))
+    assert (first.read_text(), second.read_text()) == ("x", "xx")
+
+
 def test_what_a_step_prints_becomes_its_file_or_goes_to_stderr(tmp_path, capfd):
     saved, made = tmp_path / "saved", tmp_path / "made"
     run(tmp_path / "s.json", python("save", "print('data')", saved, saves_stdout=True))

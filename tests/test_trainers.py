@@ -529,3 +529,8 @@ def test_out_of_memory_is_a_sentence_that_says_what_to_lower(tmp_path):
     sentence = str(out_of_memory(error, RunFolder(tmp_path)))
     assert "a lower --batch-size" in sentence and "Tried to allocate 2.00 GiB" in sentence
     assert f"--adapter {tmp_path / 'checkpoints' / 'checkpoint-50'}" in sentence
+
+
+def test_trl_still_has_what_scores_trained_tokens_only_on_a_cpu():
+    utils = pytest.importorskip("trl.trainer.utils")
+    assert callable(utils._use_triton), "score_trained_tokens_only() would do nothing: training takes twice as long"

@@ -98,9 +98,10 @@ class Steps:
         if is_same and known["status"] == OK and step.makes.exists():
             log.debug("done already: %s", step.name)
             return
-        if known and not is_same:  # what came after it may stand on what it made
+        was_cut_short = is_same and known["status"] != OK
+        if known and not was_cut_short:  # what came after it may stand on what it made
             del self._records[self._records.index(known) :]
-        if not is_same:
+        if not was_cut_short:
             known = {"name": step.name, "line": step.line, "status": None, "seconds": 0.0}
             self._records.append(known)
         self.num_run += 1
@@ -164,8 +165,8 @@ class Steps:
 
 
 def _send(child: subprocess.Popen[bytes], number: int) -> None:
-    if os.name == "nt" and number == signal.SIGINT:
-        return  # the console tells all of its processes
+    if number == signal.SIGINT and (os.name == "nt" or (sys.stdin and sys.stdin.isatty())):
+        return  # a console tells all of its processes; told twice, a run would not wait for its answers
     child.send_signal(number)
 
 

@@ -19,8 +19,8 @@ from Tools.prompts.prompt_writer import parse_methods
 STARTER_ROWS = ROOT / "Datasets" / "starter_sft.jsonl"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 PACKAGES = ("xllamacpp", "torch", "trl", "peft", "gguf", "jinja2")
-_NEED_NOT_AGREE = ("workdir", "rounds", "concurrency", "save_steps", "device", "max_p", "verbose")
-"""Flags that may change while a loop goes on."""
+_NEED_NOT_AGREE = ("workdir", "rounds", "concurrency", "save_steps", "max_p", "verbose")
+"""Flags that may change while a loop goes on; steps that are given --concurrency or --save-steps are done again."""
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:

@@ -43,10 +43,10 @@ def outcome_lines(outcomes: Iterable[Outcome]) -> Iterable[bytes]:
     return [to_json_line(outcome) for outcome in outcomes]
 
 
-def read_outcomes(path: str) -> Sequence[Outcome]:
+def read_outcomes(path: Path) -> Sequence[Outcome]:
     """The outcomes in a file; `-` is stdin. Raises UsageError where it cannot be read, or says something twice."""
     try:
-        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         outcomes = [json.loads(line) for line in content.split(b"\n") if line.strip()]
     except OSError as error:
         raise UsageError(f"cannot read the outcomes {path}: {error.strerror}") from error

@@ -159,12 +159,8 @@ def _funnel_lines(outcomes: Outcomes) -> Iterator[str]:
         seeds = outcomes.seeds(HELDOUT, name)
         if not seeds:
             continue
-        cells = []
-        for number in range(len(CHECKS)):
-            gone = CHECKS[: number + 1]
-            cells.append(
-                _points(_mean([_rate(asked, lambda o, g=gone: o["failed"] not in g) for asked in seeds.values()]))
-            )
+        left = [[_left_after(number, asked) for asked in seeds.values()] for number in range(len(CHECKS))]
+        cells = [_points(_mean(shares)) for shares in left]
         yield f"| {name} | {' | '.join(cells)} |"
 
 
