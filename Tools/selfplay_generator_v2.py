@@ -25,7 +25,8 @@ from Evaluator.prompt_sets import PromptSet, load_prompt_sets
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.runs.attempts import PromptSource
 from Evaluator.runs.clients import Clients
-from Evaluator.runs.run import Plan, file_fingerprint, run_plan
+from Evaluator.runs.kept_settings import file_fingerprint
+from Evaluator.runs.run import Plan, run_plan
 from Evaluator.vault.loading import load_fixture, load_folder
 from Evaluator.vault.state import Vault
 from Tools.generator_flags import add_output_arguments, add_sampling_arguments

@@ -22,6 +22,7 @@ from Evaluator.console import run_main
 from Evaluator.errors import OK
 from Evaluator.reports.report import load_report, validator_fingerprint
 from Evaluator.rows import BadLine, read_rows
+from Evaluator.runs.kept_settings import keep_settings
 from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.steps import Steps
 from Tools.loop.commands import (
@@ -40,7 +41,7 @@ from Tools.loop.flags import (
     add_model_arguments,
     add_training_arguments,
     check_arguments,
-    keep_settings,
+    settings_of,
 )
 from Tools.loop.results import RoundResult, read_result
 
@@ -195,7 +196,7 @@ def loop(args: argparse.Namespace) -> int:
     check_arguments(args)
     args.workdir.mkdir(parents=True, exist_ok=True)
     with Steps(args.workdir / "state.json") as steps:
-        keep_settings(args)
+        keep_settings(args.workdir / "loop.json", settings_of(args), "a loop")
         best = Loop(args, steps).run()
     print(best)
     return OK

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,9 +127,9 @@ PARSERS = {
 ALL = [*ORDER, *((name, 0) for name in FOLLOW_UPS)]
 
 
-def inputs(scale="small", **others):
+def inputs(scale="small", workdir=Path("/work dir"), sft_data=Path("/data/starter.jsonl"), **others):
     sets = {"heldout": HELDOUT_PROMPTS, "behaviors": BEHAVIOR_PROMPTS}
-    return Inputs(Path("/work dir"), SCALES[scale], "embedded", Path("/data/starter.jsonl"), sets, **others)
+    return Inputs(workdir, SCALES[scale], "embedded", sft_data, sets, **others)
 
 
 def parsed(step):
@@ -319,7 +320,8 @@ def test_a_comparison_with_several_seeds_takes_the_prompt_as_the_unit():
     ]
     found = compared(Outcomes(rows), "A1", "A4", is_strict)
     # sums over the seeds: prompt 0 and 1 gain 3 each, prompt 2 loses 1: of 8 sums 4 are as far from 0
-    assert (found.seeds, found.p, found.only_first, found.only_second) == ([0, 1, 2], 0.5, 1, 6)
+    assert (found.p, found.only_first, found.only_second) == (0.5, 1, 6)
+    assert found.by_seed == pytest.approx({0: 2 / 3, 1: 2 / 3, 2: 1 / 3})
     assert found.difference == pytest.approx((1 + 1 - 1 / 3) / 3)
 
 
@@ -366,11 +368,11 @@ def test_the_table_from_a_file_of_outcomes(tmp_path, capsys):
     a4 = next(line for line in lines if line.startswith("| A4 KTO on round 1 |"))
     assert "| 60.0 (38.7 to 78.1) | 0: 60.0 | +40.0 (" in a4 and "| 2 : 10 | 0.0386 | 100.0 | 4.0 |" in a4
     h1 = next(line for line in lines if line.startswith("| H1 |"))
-    assert h1.endswith("| 0.0386 | 0.2700 |") and "| A4 - A1, strict | 0 | +40.0 (" in h1
+    assert h1.endswith("| 0.0386 | 0.2700 |") and "| A4 - A1, strict | +40.0 (" in h1 and ") | 0: +40.0 |" in h1
     control = next(line for line in lines if line.startswith("| control |"))
     assert "A5 must not gain" in control and "| +0.0 (" in control and "| 1.0000 | |" in control
     assert "| A5 | 100.0 | 100.0 | 20.0 | 20.0 | 20.0 | 20.0 | 20.0 |" in lines
-    assert "| A1 | 37.5 | 50.0 | 50.0 | 50.0 | 0.0 |" in lines
+    assert "| A1 | 37.5 | 50.0 | 50.0 | 50.0 | 50.0 | 0.0 |" in lines
     assert not [line for line in lines if line.startswith("| A2 ")], "what was not run has no row"
 
 
@@ -410,7 +412,7 @@ def test_an_arm_whose_step_fails_is_left_out_and_the_others_are_run(tmp_path, ca
         MeasuredArm("A1", 0, [python("good", "import sys; open(sys.argv[1], 'w')", tmp_path / "good")]),
     ]
     with pytest.raises(ReportedError, match="left out: A4 with seed 0, A7 with seed 0; ") as left_out:
-        run_arms(plan, tmp_path, tmp_path / "results", None)
+        run_arms(plan, inputs(workdir=tmp_path), tmp_path / "results", None)
     assert left_out.value.status == 1
     assert (tmp_path / "good").exists()
     records = json.loads((tmp_path / "state.json").read_text("utf-8"))["steps"]
@@ -421,7 +423,7 @@ def test_time_that_is_up_stops_the_step_under_way(tmp_path):
     plan = [MeasuredArm("A1", 0, [python("long", "import time; time.sleep(60)", tmp_path / "never")])]
     started = time.monotonic()
     with pytest.raises(StepFailed, match="run the same command again to go on") as stopped:
-        run_arms(plan, tmp_path, tmp_path / "results", 1.0)
+        run_arms(plan, inputs(workdir=tmp_path), tmp_path / "results", 1.0)
     assert stopped.value.status == 3 and time.monotonic() - started < 20
 
 
@@ -443,7 +445,8 @@ def scripted_arm(tmp_path, name, reply):
 
 def test_outcomes_are_made_from_the_reports_of_all_arms(tmp_path, capfd):
     results = tmp_path / "results"
-    run_arms([scripted_arm(tmp_path, name, "Which one?") for name in ("A1", "A4")], tmp_path, results, None)
+    plan = [scripted_arm(tmp_path, name, "Which one?") for name in ("A1", "A4")]
+    run_arms(plan, inputs(workdir=tmp_path), results, None)
     outcomes = [json.loads(line) for line in (results / "outcomes.jsonl").read_text("utf-8").splitlines()]
     assert [(one["arm"], one["set"]) for one in outcomes] == [
         ("A1", "heldout"),
@@ -460,10 +463,23 @@ def test_outcomes_are_made_from_the_reports_of_all_arms(tmp_path, capfd):
     assert "| A4 KTO on round 1 | 0.0 (" in capfd.readouterr().out
 
 
+def test_a_folder_keeps_what_its_experiment_started_from(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    started_from = inputs(workdir=tmp_path / "work", sft_data=rows)
+    run_arms([], started_from, tmp_path / "results", None)
+    run_arms([], replace(started_from, processes=2), tmp_path / "results", None)
+    with pytest.raises(UsageError, match=r"holds an experiment with other settings .*; steps was 180, is 300;"):
+        run_arms([], replace(started_from, scale=SCALES["gpu"]), tmp_path / "results", None)
+    rows.write_text("{}\n{}\n")
+    with pytest.raises(UsageError, match=r"other settings \(sft_data was \S+ 3:"):
+        run_arms([], started_from, tmp_path / "results", None)
+
+
 def test_reports_made_in_other_ways_are_refused(tmp_path):
     plan = [scripted_arm(tmp_path, "A1", "Which one?"), scripted_arm(tmp_path, "A4", "Done.")]
     with pytest.raises(UsageError, match="was made with another model than others"):
-        run_arms(plan, tmp_path, tmp_path / "results", None)
+        run_arms(plan, inputs(workdir=tmp_path), tmp_path / "results", None)
 
 
 @pytest.mark.slow

@@ -191,6 +191,8 @@ def test_more_rounds_go_on_and_other_settings_are_refused(loop, tmp_path):
     assert status == 2 and "other settings (beta was None, is 0.5)" in err
     assert loop("--rounds", "1")[0] == 0
     assert [one["number"] for one in rounds_of(tmp_path / "loop")] == [0, 1]
+    assert loop("--rounds", "1", "--concurrency", "2", "--save-steps", "5")[0] == 0
+    assert len(InProcess.trained) == 1, "how fast it goes is no setting"
 
 
 def test_reports_of_another_validator_are_made_anew(loop, tmp_path, monkeypatch):

@@ -89,6 +89,7 @@ EXPERIMENTS_KNOW = TRAINERS_KNOW | {
     "Evaluator.intervals",
     "Evaluator.reports.compare",
     "Evaluator.reports.report",
+    "Evaluator.runs.kept_settings",
     "Evaluator.runs.output_files",
     "Evaluator.runs.steps",
 }

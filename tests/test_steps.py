@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,16 @@ def test_a_step_is_done_again_when_its_command_changed_or_its_file_is_gone(tmp_p
     assert (first.read_text(), second.read_text()) == ("x", "x")
     run(state, adds("one", first, "y"), adds("two", second))
     assert (first.read_text(), second.read_text()) == ("xy", "xx"), "what came after a changed step is done again"
+
+
+def test_a_step_that_is_done_in_another_way_stays_done(tmp_path, caplog):
+    state, made = tmp_path / "state.json", tmp_path / "made"
+    step = adds("one", made)
+    caplog.set_level("INFO")
+    run(state, replace(step, how=("--quickly", "1")))
+    assert caplog.messages[-1].endswith(" --quickly 1")
+    run(state, replace(step, how=("--quickly", "2")))
+    assert made.read_text() == "x" and len(caplog.messages) == 1
 
 
 def test_what_came_after_a_step_whose_file_is_gone_is_done_again(tmp_path):

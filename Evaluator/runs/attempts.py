@@ -190,7 +190,8 @@ class Generation:
     counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
 
     def ask(self, slot: int, attempt: int) -> Answered | Reject:
-        """Attempt number `attempt` for `slot`; depends on these, the seed and the models only."""
+        """Attempt number `attempt` for `slot`; depends on these, the seed and the models, and where a model writes the
+        prompts also on those written so far."""
         seed = self.judging.seed
         rng = random.Random(f"{seed}:{slot}" if attempt == 0 else f"{seed}:{slot}:{attempt}")
         written = None

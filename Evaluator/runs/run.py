@@ -7,7 +7,6 @@ import argparse
 import hashlib
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from Evaluator.model_flags import SCRIPTED_PREFIX, adapter_name
 from Evaluator.runs.attempts import Generation, Judging, PromptSource, Sampling
 from Evaluator.runs.clients import Clients
 from Evaluator.runs.journal import Journal
+from Evaluator.runs.kept_settings import file_fingerprint
 from Evaluator.runs.output_files import OutputFiles
 from Evaluator.runs.progress import Progress
 from Evaluator.runs.signals import Signals
@@ -29,7 +29,6 @@ from Evaluator.runs.sinks import Sink, StdoutSink
 from Evaluator.runs.workers import NothingUsable, Workers, work_until_done
 
 log = logging.getLogger(__name__)
-_END_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -82,20 +81,6 @@ def settings_of(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> dict[
         "max_tokens": args.max_tokens,
         **plan.settings,
     }
-
-
-def file_fingerprint(path: Path) -> str | None:
-    """Size and a hash of both ends of a file, which tell one state of a model from another; None without a file."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            digest = hashlib.sha256(file.read(_END_BYTES))
-            file.seek(max(0, size - _END_BYTES))
-            digest.update(file.read())
-    except OSError:
-        return None
-    return f"{size}:{digest.hexdigest()[:16]}"
 
 
 class Run:

@@ -45,18 +45,20 @@ class StepFailed(ReportedError):
 class Step:
     """`command` is what follows `python`; `makes` has to be there when it is done, else it is done again.
 
-    With `saves_stdout` what the command prints becomes the file `makes`, whole or not at all.
+    With `saves_stdout` what the command prints becomes the file `makes`, whole or not at all. `how` are flags that
+    follow the command and say how it works, not what comes of it: with others a step that is done stays done.
     """
 
     name: str
     command: tuple[str, ...]
     makes: Path
     saves_stdout: bool = False
+    how: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
         """The step for a shell, from ROOT."""
-        shown = shlex.join(["python", *self.command])
+        shown = shlex.join(["python", *self.command, *self.how])
         return f"{shown} > {shlex.quote(str(self.makes))}" if self.saves_stdout else shown
 
 
@@ -94,7 +96,7 @@ class Steps:
         """Run a step to its end, unless it is done. Raises StepFailed."""
         self.check_signals()
         known = next((one for one in self._records if one["name"] == step.name), None)
-        is_same = known is not None and known["line"] == step.line
+        is_same = known is not None and known.get("command") == list(step.command)
         if is_same and known["status"] == OK and step.makes.exists():
             log.debug("done already: %s", step.name)
             return
@@ -102,8 +104,9 @@ class Steps:
         if known and not was_cut_short:  # what came after it may stand on what it made
             del self._records[self._records.index(known) :]
         if not was_cut_short:
-            known = {"name": step.name, "line": step.line, "status": None, "seconds": 0.0}
+            known = {"name": step.name, "command": list(step.command), "line": None, "status": None, "seconds": 0.0}
             self._records.append(known)
+        known["line"] = step.line
         self.num_run += 1
         log.info("%s", step.line)
         started, before = time.monotonic(), known["seconds"]
@@ -125,7 +128,7 @@ class Steps:
         """Run the command and pass signals on to it; give its exit status."""
         unfinished = step.makes.with_name(f".{step.makes.name}.unfinished")
         with unfinished.open("wb") if step.saves_stdout else nullcontext() as saved:
-            status = self._child(step.command, saved)
+            status = self._child((*step.command, *step.how), saved)
         if saved and status == OK:
             unfinished.replace(step.makes)
         elif saved:

@@ -18,7 +18,7 @@ MERGED_TYPE = "q8_0"
 """How a base that is no GGUF file is served: merged with the adapter, in 8 bits."""
 TRAINING_FLAGS = (
     "--learning-rate", "--num-epochs", "--max-steps", "--batch-size", "--gradient-accumulation-steps", "--beta",
-    "--max-length", "--save-steps", "--device",
+    "--max-length", "--device",
 )  # fmt: skip
 """Flags that train_kto.py is given where the loop is."""
 _SIZE = re.compile(r"\d+(\.\d+)?[mb]")
@@ -65,7 +65,7 @@ class Commands:
         command += ["--avoid", *map(str, earlier)] if earlier else []
         own_sets = [one for one in (args.heldout_prompts, args.behavior_prompts) if one not in EVALUATION_SETS]
         command += ["--avoid-prompt-set", *map(str, (*EVALUATION_SETS, *own_sets))] if own_sets else []
-        return Step(name, (*command, "--output", str(output)), output)
+        return Step(name, (*command, "--output", str(output)), output, how=self._concurrency())
 
     def _generated(self, number: int) -> list[Path]:
         """The files of self-play of the rounds up to this one; not every round has asked for missing tools."""
@@ -99,7 +99,8 @@ class Commands:
         for flag in TRAINING_FLAGS:
             value = getattr(args, flag[2:].replace("-", "_"))
             command += [flag, str(value)] if value is not None else []
-        return Step(f"round {number}: KTO", (*command, "--resume"), output / "adapter_model.safetensors")
+        how = ("--save-steps", str(args.save_steps)) if args.save_steps is not None else ()
+        return Step(f"round {number}: KTO", (*command, "--resume"), output / "adapter_model.safetensors", how=how)
 
     # -- serving and measuring
 
@@ -114,9 +115,8 @@ class Commands:
         prompts = {HELDOUT: self._args.heldout_prompts, BEHAVIOR: self._args.behavior_prompts}[name]
         report = self.report(number, name, validator)
         command = ("-m", "Evaluator", *self._model(number), "--prompt-set", str(prompts), "--output", str(report))
-        return Step(
-            f"round {number}: {report.stem} prompts", (*command, "--html", str(report.with_suffix(".html"))), report
-        )
+        command = (*command, "--html", str(report.with_suffix(".html")))
+        return Step(f"round {number}: {report.stem} prompts", command, report, how=self._concurrency())
 
     def answer_numbers(self, number: int, report: Path) -> Step:
         """The numbers of the answers that a report is about."""
@@ -137,5 +137,7 @@ class Commands:
             yield from ("--model", args.base, "--adapter", str(served / "adapter.gguf"))
         else:
             yield from ("--model", str(served / f"model-{MERGED_TYPE}.gguf"))
-        for flag in ("max-tokens", "context-length", "concurrency"):
-            yield from (f"--{flag}", str(getattr(args, flag.replace("-", "_"))))
+        yield from ("--max-tokens", str(args.max_tokens), "--context-length", str(args.context_length))
+
+    def _concurrency(self) -> tuple[str, str]:
+        return "--concurrency", str(self._args.concurrency)

@@ -1,7 +1,6 @@
 """The flags of the loop, and the settings that one loop keeps from beginning to end."""
 
 import argparse
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
 from Evaluator.model_flags import EMBEDDED, is_embedded
 from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS
-from Evaluator.runs.output_files import write_atomically
-from Evaluator.runs.run import file_fingerprint
+from Evaluator.runs.kept_settings import file_fingerprint
 from Evaluator.runs.steps import ROOT
 from Tools.prompts.prompt_writer import parse_methods
 
@@ -20,7 +18,7 @@ STARTER_ROWS = ROOT / "Datasets" / "starter_sft.jsonl"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 PACKAGES = ("xllamacpp", "torch", "trl", "peft", "gguf", "jinja2")
 _NEED_NOT_AGREE = ("workdir", "rounds", "concurrency", "save_steps", "max_p", "verbose")
-"""Flags that may change while a loop goes on; steps that are given --concurrency or --save-steps are done again."""
+"""Flags that may change while a loop goes on."""
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,28 +171,10 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise ModuleNotFoundError(name=package)
 
 
-def keep_settings(args: argparse.Namespace) -> None:
-    """Write the settings of a new loop into its folder. Raises UsageError where it holds one with others."""
-    path = args.workdir / "loop.json"
-    settings = _settings(args)
-    try:
-        kept = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        write_atomically(path, [json.dumps(settings, indent=1).encode() + b"\n"])
-        return
-    except ValueError as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
-    differing = [
-        f"{name} was {kept.get(name)}, is {value}" for name, value in settings.items() if kept.get(name) != value
-    ]
-    if differing:
-        raise UsageError(f"{args.workdir} holds a loop with other settings ({'; '.join(differing)}): give another one")
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What shapes the rounds, as JSON values, with the state of the files."""
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What shapes the rounds of a loop, with the state of the files: the same from beginning to end."""
     flags = {name: value for name, value in vars(args).items() if name not in _NEED_NOT_AGREE}
     flags["adapter_file"] = file_fingerprint(args.adapter / ADAPTER_FILES[1])
     flags["curated_files"] = [file_fingerprint(path) for path in args.curated]
     flags["prompt_files"] = [file_fingerprint(path) for path in (args.heldout_prompts, args.behavior_prompts)]
-    return json.loads(json.dumps(flags, default=str))
+    return flags

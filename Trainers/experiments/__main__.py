@@ -195,7 +195,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(line for step in steps_of(plan) for line in (f"# {step.name}", step.line)))
         return OK
     results = (args.results or workdir / "results").resolve()
-    run_arms(plan, workdir, results, args.until_s)
+    run_arms(plan, inputs, results, args.until_s)
     log.info("all is run: python -m Trainers.experiments table %s", results / "outcomes.jsonl")
     return OK
 

@@ -19,6 +19,8 @@ from Trainers.experiments.arms import (
 )
 from Trainers.experiments.scales import Scale
 
+ADAPTER = "adapter_model.safetensors"
+"""What a trainer leaves in its folder."""
 _SCRIPTS = {"sft": "Trainers/rtx3090_sft/train_sft.py", "kto": "Trainers/rtx3090_kto/train_kto.py"}
 
 
@@ -151,7 +153,7 @@ class _Replication:
         launcher = ("-m", "torch.distributed.run", "--nproc-per-node", processes) if processes > 1 else ()
         return self._step(
             f"{name} train",
-            output / "adapter_model.safetensors",
+            output / ADAPTER,
             *(*launcher, _SCRIPTS[method], "--model-name", self.inputs.model, "--local-file", *files, *flags),
             *("--batch-size", batch_size, "--seed", self.seed),
             *("--gradient-accumulation-steps", scale.rows_a_step // (batch_size * processes)),

@@ -6,32 +6,39 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from Evaluator.errors import FAILED, INTERRUPTED, STOPPED_EARLY, ReportedError, UsageError
 from Evaluator.reports.report import load_report
+from Evaluator.runs.kept_settings import file_fingerprint, keep_settings
 from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.steps import ROOT, StepFailed, Steps
 from Trainers.experiments.arms import ARMS, SETS
 from Trainers.experiments.outcomes import outcome_lines, outcomes_of
-from Trainers.experiments.plan import MeasuredArm, report_path
+from Trainers.experiments.plan import ADAPTER, Inputs, MeasuredArm, report_path
 
 log = logging.getLogger(__name__)
 
 STATE = "state.json"
+SETTINGS = "experiment.json"
+_ENDED = ("status", "seconds")
 
 
-def run_arms(plan: Sequence[MeasuredArm], workdir: Path, results: Path, seconds: float | None) -> None:
-    """Run a plan; after each arm write what is known to `results`.
+def run_arms(plan: Sequence[MeasuredArm], inputs: Inputs, results: Path, seconds: float | None) -> None:
+    """Run a plan made from `inputs`; after each arm write what is known to `results`.
 
-    An arm with a step that fails is left out, and what can be run without it goes on. Raises StepFailed where the
-    run was stopped, ReportedError where arms were left out.
+    An arm with a step that fails is left out, and what can be run without it goes on. Raises UsageError where the
+    folder holds an experiment with other inputs, StepFailed where the run was stopped, ReportedError where arms were
+    left out.
     """
+    workdir = inputs.workdir
     workdir.mkdir(parents=True, exist_ok=True)
     failed: set[str] = set()
     left_out = []
     with Steps(workdir / STATE) as steps, time_limit(seconds):
+        keep_settings(workdir / SETTINGS, settings_of(inputs), "an experiment")
         for number, arm in enumerate(plan, start=1):
             log.info("%s with seed %d: arm %d of %d", arm.name, arm.seed, number, len(plan))
             try:
@@ -61,6 +68,18 @@ def _run_arm(steps: Steps, arm: MeasuredArm, failed: set[str]) -> None:
             raise
 
 
+def settings_of(inputs: Inputs) -> dict[str, Any]:
+    """What all arms of an experiment have in common, with the state of the files."""
+    files = {"sft_data": inputs.sft_data, **inputs.prompt_sets}
+    files |= {f"sft_adapter_{seed}": path / ADAPTER for seed, path in inputs.sft_adapters.items()}
+    return {
+        "model": inputs.model,
+        "prompt_method": inputs.prompt_method,
+        **asdict(inputs.scale),
+        **{name: f"{path} {file_fingerprint(path)}" for name, path in files.items()},
+    }
+
+
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """After so many seconds this process gets a SIGTERM, as if somebody stopped it; None: no limit."""
@@ -86,7 +105,10 @@ def write_results(workdir: Path, results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     write_atomically(results / "outcomes.jsonl", outcome_lines(outcomes))
     steps = json.loads((workdir / STATE).read_bytes())["steps"]
-    shown = [{**one, "line": _without_place(one["line"], workdir)} for one in steps]
+    shown = [
+        {"name": one["name"], "line": _without_place(one["line"], workdir), **{key: one[key] for key in _ENDED}}
+        for one in steps
+    ]
     write_atomically(results / "steps.json", [json.dumps(shown, indent=1).encode() + b"\n"])
 
 

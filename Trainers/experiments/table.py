@@ -14,7 +14,9 @@ from Trainers.experiments.arms import ARMS, BASELINE, BEHAVIORS, CONTROL, HELDOU
 from Trainers.experiments.outcomes import Outcome
 from Trainers.experiments.rows import FIELD_CHECKS
 
-_KINDS = ("ask", "refuse", "confirm", "call")
+_NO_CALL = ("ask", "refuse", "confirm")
+_KINDS = {"no call": _NO_CALL, **{kind: (kind,) for kind in (*_NO_CALL, "call")}}
+"""Columns of the behaviours: which right ones each counts."""
 
 Score = Callable[[Outcome], int]
 
@@ -53,9 +55,10 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two arms on the same prompts, over the seeds that both have. `only_first` and `only_second` count answers."""
+    """Two arms on the same prompts, over the seeds that both have. `only_first` and `only_second` count answers,
+    `by_seed` has the difference with each seed."""
 
-    seeds: Sequence[int]
+    by_seed: Mapping[int, float]
     difference: float
     low: float
     high: float
@@ -81,8 +84,9 @@ def compared(outcomes: Outcomes, first: str, second: str, score: Score) -> Compa
     found = paired_difference(*({key: _mean([pair[at] for pair in pairs[key]]) for key in pairs} for at in (0, 1)))
     each = Counter(pair for of_prompt in pairs.values() for pair in of_prompt)
     differences = [sum(new - old for old, new in of_prompt) for of_prompt in pairs.values()]
+    by_seed = {seed: _rate(after[seed], score) - _rate(before[seed], score) for seed in seeds}
     shown = (found["difference"], found["low"], found["high"])
-    return Comparison(seeds, *shown, each[1, 0], each[0, 1], sign_flip_p(differences))
+    return Comparison(by_seed, *shown, each[1, 0], each[0, 1], sign_flip_p(differences))
 
 
 def adjusted(outcomes: Outcomes) -> Mapping[str, tuple[Comparison | None, float]]:
@@ -134,17 +138,17 @@ def _against_baseline(outcomes: Outcomes, name: str) -> str:
 
 
 def _hypothesis_lines(outcomes: Outcomes) -> Iterator[str]:
-    yield "| | claim | arms, measure | seeds | difference (95 %) | p | p, Holm |"
+    yield "| | claim | arms, measure | difference (95 %) | by seed | p | p, Holm |"
     yield "|---|---|---|---|---|---|---|"
     for one in HYPOTHESES:
         found, p = adjusted(outcomes)[one.name]
-        shown = f"{_seeds(found)} | {_difference(found)} | {_p(found.p)} | {_p(p)}" if found else "not run | | | "
+        shown = f"{_difference(found)} | {_by_seed(found)} | {_p(found.p)} | {_p(p)}" if found else "not run | | | "
         yield f"| {one.name} | {one.claim} | {_arms_of(one)} | {shown} |"
     control = compared(outcomes, BASELINE, CONTROL, is_strict)
     if control:
         yield (
-            f"| control | {CONTROL} must not gain | {CONTROL} - {BASELINE}, strict | {_seeds(control)} "
-            f"| {_difference(control)} | {_p(control.p)} | |"
+            f"| control | {CONTROL} must not gain | {CONTROL} - {BASELINE}, strict "
+            f"| {_difference(control)} | {_by_seed(control)} | {_p(control.p)} | |"
         )
 
 
@@ -172,8 +176,8 @@ def _behavior_lines(outcomes: Outcomes) -> Iterator[str]:
         if not seeds:
             continue
         cells = [_points(_mean([_rate(asked, is_strict) for asked in seeds.values()]))]
-        for kind in _KINDS:
-            of_kind = [{key: one for key, one in asked.items() if one["behavior"] == kind} for asked in seeds.values()]
+        for kinds in _KINDS.values():
+            of_kind = [{key: one for key, one in asked.items() if one["behavior"] in kinds} for asked in seeds.values()]
             cells.append(_points(_mean([_rate(asked, is_strict) for asked in of_kind])) if all(of_kind) else "")
         yield f"| {name} | {' | '.join(cells)} |"
 
@@ -213,5 +217,5 @@ def _p(p: float) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def _seeds(found: Comparison) -> str:
-    return ", ".join(map(str, found.seeds))
+def _by_seed(found: Comparison) -> str:
+    return ", ".join(f"{seed}: {100 * difference:+.1f}" for seed, difference in found.by_seed.items())
