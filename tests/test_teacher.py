@@ -30,11 +30,11 @@ def service(monkeypatch):
     """Starts a server; gives it and a client of it."""
     servers, clients = [], []
 
-    def start(*replies, model="claude-test-1", **options):
+    def start(*replies, model="claude-test-1", patience=ONE_TRY, **options):
         servers.append(FakeAnthropicServer(*replies or [write_all], **options).__enter__())
         monkeypatch.setenv("ANTHROPIC_BASE_URL", servers[-1].url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test-secret")
-        clients.append(AnthropicMessagesClient(model, patience=ONE_TRY))
+        clients.append(AnthropicMessagesClient(model, patience=patience))
         return servers[-1], clients[-1]
 
     yield start
@@ -173,7 +173,7 @@ def test_the_answer_may_be_long_in_what_is_no_text(service):
 
 @pytest.mark.parametrize("per_call", [1, 7])
 def test_many_threads_ask_for_each_order_once(service, per_call):
-    server, client = service(latency_s=0.02)
+    server, client = service(latency_s=0.02, patience=Patience(timeout_s=30.0, max_retries=0, give_up_after_s=30.0))
     teacher = teacher_of(client, per_call=per_call)
     numbers = [number for number in range(70) for _ in range(3)]
     random.Random(1).shuffle(numbers)

@@ -11,6 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 Reply = str | dict | tuple[int, dict[str, str]] | Callable[[dict], str | dict]
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # on a busy machine connections of many threads wait
+
+
 class FakeAnthropicServer:
     """Says `replies` one by one, then the last again.
 
@@ -48,7 +52,7 @@ class FakeAnthropicServer:
         self.headers: list[dict[str, str]] = []
         self.batches: dict[str, dict] = {}
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
 
     @property
     def url(self) -> str:
