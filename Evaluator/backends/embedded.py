@@ -13,7 +13,7 @@ from typing import Any
 from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.backends.openai_compatible import OpenAICompatibleClient
 from Evaluator.errors import UsageError
-from Evaluator.model_client import Completion, EndpointLost, SamplingOptions
+from Evaluator.model_client import Completion, EndpointLost, ModelClient, SamplingOptions
 from Evaluator.records import Message
 
 BATCH = 256
@@ -22,26 +22,59 @@ _GGUF_MAGIC = b"GGUF"
 
 
 class EmbeddedClient:
-    """Answers from the weights in `path`, `slots` at a time with `context_length` tokens each (prompt and answer)."""
+    """Answers from the weights in `path`, `slots` at a time with `context_length` tokens each (prompt and answer).
+
+    `writer` answers from the same weights with `writer_adapter` in place of `adapter`, if there is one.
+    """
 
     def __init__(
         self,
         path: Path,
         *,
         adapter: Path | None = None,
+        writer_adapter: Path | None = None,
         slots: int = 4,
         context_length: int = 2048,
         patience: Patience = Patience(),  # noqa: B008  # frozen
     ) -> None:
+        adapters = [one for one in (adapter, writer_adapter) if one is not None]
         key = secrets.token_urlsafe(32)
-        self._server = _start(path, adapter, slots, context_length, key)
-        self._client = OpenAICompatibleClient(
-            path.stem,
-            [f"{self._server.listening_address}/v1"],
-            api_key=key,
-            concurrency=slots,
-            patience=patience,
-        )
+        server = _start(path, adapters, slots, context_length, key)
+
+        def connect(active: Path | None) -> OpenAICompatibleClient:
+            lora = [{"id": at, "scale": float(one is active)} for at, one in enumerate(adapters)]
+            return OpenAICompatibleClient(
+                path.stem,
+                [f"{server.listening_address}/v1"],
+                api_key=key,
+                concurrency=slots,
+                patience=patience,
+                extra={"lora": lora} if adapters else {},
+            )
+
+        self._server = server
+        self._answering = _Voice(connect(adapter))
+        self.writer: ModelClient = _Voice(connect(writer_adapter)) if writer_adapter else self._answering
+
+    def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
+        return self._answering.complete(messages, options)
+
+    def stop(self) -> None:
+        for voice in (self._answering, self.writer):
+            voice.stop()
+
+    def close(self) -> None:
+        for voice in (self._answering, self.writer):
+            voice.close()
+        self._server = None
+
+
+class _Voice:
+    """The weights with one of the adapters."""
+
+    def __init__(self, client: OpenAICompatibleClient) -> None:
+        self._client = client
+        self.stop, self.close = client.stop, client.close
 
     def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
         try:
@@ -52,26 +85,18 @@ class EmbeddedClient:
                 "command again to continue. See --give-up-after and --timeout; OMP_NUM_THREADS limits its threads."
             ) from error
 
-    def stop(self) -> None:
-        self._client.stop()
 
-    def close(self) -> None:
-        self._client.close()
-        self._server = None
-
-
-def _start(path: Path, adapter: Path | None, slots: int, context_length: int, key: str) -> Any:
-    for file in (path, adapter):
-        if file is not None:
-            _check_gguf(file)
+def _start(path: Path, adapters: Sequence[Path], slots: int, context_length: int, key: str) -> Any:
+    for file in (path, *adapters):
+        _check_gguf(file)
     try:
         import xllamacpp
     except ImportError as error:
         raise UsageError('the embedded engine needs xllamacpp: pip install -e ".[embedded]"') from error
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    if adapter is not None:
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
+    if adapters:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(one), 1.0) for one in adapters]
     params.n_parallel, params.n_ctx = slots, slots * context_length
     params.n_batch = params.n_ubatch = BATCH
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _cores()
@@ -82,7 +107,7 @@ def _start(path: Path, adapter: Path | None, slots: int, context_length: int, ke
     try:
         return xllamacpp.Server(params)
     except Exception as error:  # the binding raises bare RuntimeError or Exception
-        what = f"{path} with {adapter}" if adapter else f"{path}"
+        what = " with ".join(map(str, (path, *adapters)))
         raise UsageError(f"llama.cpp cannot load {what}: {error}") from error
 
 

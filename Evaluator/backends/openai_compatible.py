@@ -5,7 +5,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
 
@@ -43,8 +44,11 @@ class OpenAICompatibleClient:
         concurrency: int = 1,
         patience: Patience = Patience(),  # noqa: B008  # frozen
         use_proxy: bool = False,
+        extra: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        """`extra` are fields of every request that OpenAI's own do not have."""
         self._model = model
+        self._extra = extra
         self._api_key_env = api_key_env
         self._timeout = (min(CONNECT_TIMEOUT_S, patience.timeout_s), patience.timeout_s)
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -74,6 +78,7 @@ class OpenAICompatibleClient:
             "messages": [message.to_dict() for message in messages],
             "max_tokens": options.max_tokens,
             "stream": False,
+            **self._extra,
         }
         optional = {"temperature": options.temperature, "top_p": options.top_p, "seed": options.seed}
         body.update({name: value for name, value in optional.items() if value is not None})

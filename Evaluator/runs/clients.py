@@ -3,6 +3,7 @@
 import argparse
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from Evaluator.model_client import Completion, ModelClient, SamplingOptions
@@ -53,18 +54,25 @@ class Clients:
         self.meter = Meter()
         self._args = args
         self._made: list[MeteredClient | AnthropicBatches] = []
-        self._answering: MeteredClient | None = None
 
     def answering(self) -> ModelClient:
         """The client for --model."""
-        if self._answering is None:
-            self._answering = self._metered(client_from(self._args))
-        return self._answering
+        return self._of_model[0]
+
+    def writing(self) -> ModelClient:
+        """The client for --model where it writes prompts: an embedded one may have an adapter of its own for that."""
+        return self._of_model[1]
+
+    @cached_property
+    def _of_model(self) -> tuple[ModelClient, ModelClient]:
+        client = client_from(self._args)
+        answering, writer = self._metered(client), getattr(client, "writer", None)
+        return answering, MeteredClient(writer, self.meter) if writer else answering
 
     def teacher(self, model: str, base_urls: Sequence[str], api_key_env: str | None) -> ModelClient:
         """The client for a model that only writes prompts; --model itself is not loaded twice."""
         if model == self._args.model and not base_urls:
-            return self.answering()
+            return self.writing()
         return self._metered(teacher_from(self._args, model, base_urls, api_key_env))
 
     def batches(self, model: str) -> "AnthropicBatches":

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from Evaluator.backends.default_weights import STARTER_WRITER
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number, span
-from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, base_url
+from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, NO_ADAPTER, base_url, is_embedded
 from Evaluator.prompt_sets import EVALUATION_SETS
 from Evaluator.runs.output_files import OutputFiles
 from Tools.prompts.coverage import BALANCED
-from Tools.prompts.prompt_writer import parse_methods
+from Tools.prompts.prompt_writer import FREE, parse_methods
 from Tools.prompts.templates import DEFAULT_TEMPLATES
 
 DEFAULT_BEHAVIOR_SHARE = 0.2
@@ -42,7 +43,7 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         type=parse_methods,
         metavar="METHODS",
         help="who writes the requests: self, template, teacher, free (the model, from one fixed text), or a mix such "
-        "as self:3,template:1 (default: self; template with the bundled model; teacher with --prompt-generator-model)",
+        "as self:3,template:1 (default: self; template with --adapter none; teacher with --prompt-generator-model)",
     )
     group.add_argument(
         "--num-samples-per-prompt",
@@ -50,6 +51,13 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         default=1,
         metavar="K",
         help="answer each request K times; --num-examples counts the answers (default: %(default)s)",
+    )
+    group.add_argument(
+        "--writer-adapter",
+        type=Path,
+        metavar="FILE.gguf|none",
+        help="LoRA adapter with which an embedded model writes requests (default: for --model embedded the one that "
+        "comes with it; none: the one that it answers with)",
     )
     group.add_argument(
         "--prompt-temperature",
@@ -187,6 +195,7 @@ def check_prompt_arguments(args: argparse.Namespace) -> None:
     is_raw = args.model == EMBEDDED and not args.adapter
     default = "teacher" if args.prompt_generator_model else "template" if is_raw else "self"
     args.prompt_method = args.prompt_method or {default: 1.0}
+    _resolve_writer(args, is_raw=is_raw)
     has_teacher = "teacher" in args.prompt_method
     if has_teacher != bool(args.prompt_generator_model):
         raise UsageError("the method teacher needs --prompt-generator-model, and that flag needs the method teacher")
@@ -215,6 +224,17 @@ def check_prompt_arguments(args: argparse.Namespace) -> None:
     if args.prompts_file and args.prompts_file.resolve() in {path.resolve() for path in others}:
         raise UsageError(f"--prompts-file {args.prompts_file} is another file of this run: give it a name of its own")
     args.coverage = args.coverage or BALANCED
+
+
+def _resolve_writer(args: argparse.Namespace, *, is_raw: bool) -> None:
+    """Make --writer-adapter a path or None. Raises UsageError where it could do nothing."""
+    writes = bool({"self", FREE} & args.prompt_method.keys()) or args.prompt_generator_model == args.model
+    if args.writer_adapter and not (writes and is_embedded(args.model)):
+        raise UsageError("--writer-adapter is for an embedded model that writes requests")
+    if args.writer_adapter is None and writes and args.model == EMBEDDED and not is_raw:
+        args.writer_adapter = STARTER_WRITER
+    elif str(args.writer_adapter) == NO_ADAPTER:
+        args.writer_adapter = None
 
 
 def model_writes(args: argparse.Namespace) -> bool:
