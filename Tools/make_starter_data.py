@@ -41,9 +41,14 @@ from Tools.prompts.usable_requests import check_names, clean_request
 log = logging.getLogger(__name__)
 
 SOURCE = "curated"
+ANSWERS, REQUESTS = "answers", "requests"
+NUM_EXAMPLES = {ANSWERS: 2200, REQUESTS: 1800}
 PLAIN, IN_SESSION, ORDERED, FREE = "plain", "in_session", "ordered", "free"
-SHARES: Mapping[str, float] = {PLAIN: 0.36, IN_SESSION: 0.36, ORDERED: 0.25, FREE: 0.03}
-"""Of the rows: answers without and with a system prompt, requests for a cell, requests for the text without a cell."""
+SHARES: Mapping[str, Mapping[str, float]] = {
+    ANSWERS: {PLAIN: 0.5, IN_SESSION: 0.5},
+    REQUESTS: {ORDERED: 0.95, FREE: 0.05},
+}
+"""Of the rows: answers without and with a system prompt; requests for a cell, requests for the text without a cell."""
 _DRAWS = 64
 """So many cells of a group are tried until one gives a row that no other row, and no evaluation prompt, is like."""
 
@@ -51,7 +56,9 @@ _DRAWS = 64
 class StarterData:
     """Makes the rows, one a slot, each for the tool or behaviour whose turn it is."""
 
-    def __init__(self, catalog: Catalog, seed: int) -> None:
+    def __init__(self, catalog: Catalog, what: str, seed: int) -> None:
+        """`what` is ANSWERS or REQUESTS; of one seed they are about different things."""
+        seed = 2 * seed + (what == REQUESTS)
         templates = load_templates(DEFAULT_TEMPLATES, catalog)
         tools = dict.fromkeys(one["tool"] for one in templates.templates)
         behaviors = dict.fromkeys(one["behavior"] for one in templates.behaviors)
@@ -62,11 +69,12 @@ class StarterData:
         self._known = Known(EvaluationPrompts(one.question for one in evaluation_prompts), is_distinct=True)
         self._judging = Judging(SOURCE, "none", catalog, seed, "starter")
         self._seed = seed
+        self._shares = SHARES[what]
 
     def rows(self, num_rows: int) -> Iterator[Sample]:
         """Raises ReportedError where no row of a tool or behaviour can be made that is like no other."""
-        kinds = [kind for kind, share in SHARES.items() for _ in range(round(share * num_rows))]
-        kinds = [*kinds, PLAIN, PLAIN][:num_rows]  # the shares may have been rounded down
+        kinds = [kind for kind, share in self._shares.items() for _ in range(round(share * num_rows))]
+        kinds = [*kinds, next(iter(self._shares))][:num_rows]  # the shares may have been rounded down
         random.Random(f"{self._seed}:kinds").shuffle(kinds)
         for slot, kind in enumerate(kinds):
             yield self._row(slot, kind)
@@ -118,7 +126,8 @@ def make(args: argparse.Namespace) -> int:
     if not args.output.parent.is_dir():
         raise UsageError(f"there is no folder {args.output.parent} for the output {args.output.name}")
     catalog = load_catalog(DEFAULT_CATALOG)
-    lines = [to_json_line(row.to_dict()) for row in StarterData(catalog, args.seed).rows(args.num_examples)]
+    num_rows = args.num_examples or NUM_EXAMPLES[args.what]
+    lines = [to_json_line(row.to_dict()) for row in StarterData(catalog, args.what, args.seed).rows(num_rows)]
     if str(args.output) == "-":
         sys.stdout.buffer.writelines(lines)
         sys.stdout.flush()
@@ -130,15 +139,18 @@ def make(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Make rows with right answers, and rows that write requests, from templates, without any model.",
+        description="Make rows with right answers, or rows that write requests, from templates, without any model.",
         epilog="examples:\n"
-        "  python Tools/make_starter_data.py --output starter_sft.jsonl\n"
-        "  python Tools/make_starter_data.py --output - --num-examples 100 --seed 7 | head -1",
+        "  python Tools/make_starter_data.py answers --output starter_sft.jsonl\n"
+        "  python Tools/make_starter_data.py requests --output - --num-examples 100 --seed 7 | head -1",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("what", choices=SHARES, help="rows that answer requests, or that write them")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.jsonl|-", help="- is stdout")
-    parser.add_argument("--num-examples", type=number(int, 1), default=3000, help="rows to make (default: %(default)s)")
+    parser.add_argument(
+        "--num-examples", type=number(int, 1), help="rows to make (default: 2200 answers, 1800 requests)"
+    )
     parser.add_argument("--seed", type=number(int, 0), default=0, help="the same one makes the same bytes (default: 0)")
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
     return parser

@@ -54,6 +54,7 @@ class Cell:
     def order(self) -> str:
         """What a model is told that is to write the request."""
         lines = [ORDER_HEAD, f"The user is {self.persona.who}."]
+        lines += [f"On the user's mind: {line}" for line in self.persona.lines if line in self.prompt.question]
         for number, want in enumerate(self.wants, start=1):
             head = "What the user wants" if len(self.wants) == 1 else f"What the user wants, part {number}"
             lines += [f"{head}: {want[0]}", *want[1:]]
