@@ -77,6 +77,9 @@ def test_an_order_tells_who_asks_what_is_wanted_and_what_to_name():
         assert cell.phrasing.instruction in cell.order
         assert all(f"- {name}" in cell.order for name in cell.names)
         assert cell.prompt.question not in cell.order, "the model is to find its own words"
+        said = [line for line in cell.persona.lines if line in cell.prompt.question]
+        assert all(f"On the user's mind: {line}" in cell.order for line in said)
+        assert said or "On the user's mind" not in cell.order
 
 
 def test_what_a_model_words_can_be_told_from_the_names():
