@@ -109,7 +109,7 @@ def resolve_model_arguments(args: argparse.Namespace) -> None:
 
 def adapter_name(adapter: Path | None) -> str | None:
     """What runs and reports call an adapter."""
-    bundled = {STARTER_ADAPTER: STARTER, STARTER_WRITER: STARTER_WRITER.stem}
+    bundled = {STARTER_ADAPTER: STARTER, STARTER_WRITER: f"{STARTER} writer"}
     return bundled.get(adapter, str(adapter)) if adapter else None
 
 

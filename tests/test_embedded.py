@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,26 @@ def test_a_lora_adapter_changes_the_answer(gguf, client, tmp_path):
         assert adapted.complete(ASK, GREEDY).message != client.complete(ASK, GREEDY).message
     finally:
         adapted.close()
+
+
+@pytest.mark.slow
+def test_two_adapters_on_the_same_weights_do_not_mix(gguf, tmp_path):
+    answering, writing = (write_lora(tmp_path / f"{size}.gguf", size=size) for size in (3.0, 2.0))
+
+    def alone(adapter):
+        client = EmbeddedClient(gguf, adapter=adapter, slots=1, context_length=512)
+        try:
+            return client.complete(ASK, GREEDY).message
+        finally:
+            client.close()
+
+    both = EmbeddedClient(gguf, adapter=answering, writer_adapter=writing, slots=2, context_length=512)
+    try:
+        with ThreadPoolExecutor(2) as executor:
+            turns = list(executor.map(lambda one: one.complete(ASK, GREEDY).message, [both, both.writer] * 3))
+    finally:
+        both.close()
+    assert turns == [alone(answering), alone(writing)] * 3 and turns[0] != turns[1]
 
 
 @pytest.mark.slow

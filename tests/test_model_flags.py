@@ -1,10 +1,13 @@
 import pytest
 
+from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.errors import UsageError
 from Evaluator.model_client import Stopped
-from Evaluator.model_flags import client_from, teacher_from
+from Evaluator.model_flags import adapter_name, client_from, resolve_model_arguments, teacher_from
 from Evaluator.runs.clients import Clients
+from Tools.prompts.prompt_flags import check_prompt_arguments
 from Tools.selfplay_generator import build_parser
+from Tools.selfplay_generator_v2 import build_parser as build_v2_parser
 
 
 @pytest.mark.parametrize("key", ["sk-top-secret\nline two", "sk-top-secret\u20ac"])
@@ -51,3 +54,40 @@ def test_batches_are_for_claude_and_closed_with_the_other_clients(monkeypatch):
         batches.state("msgbatch_1")
     clients.close()
     assert batches._sdk._client.is_closed
+
+
+@pytest.mark.parametrize(
+    ("flags", "method", "adapter", "writer"),
+    [
+        ([], "self", "starter", "starter writer"),
+        (["--adapter", "none"], "template", None, None),
+        (["--adapter", "none", "--prompt-method", "self"], "self", None, None),
+        (["--adapter", "mine.gguf"], "self", "mine.gguf", "starter writer"),
+        (["--adapter", "mine.gguf", "--writer-adapter", "none"], "self", "mine.gguf", None),
+        (["--writer-adapter", "w.gguf"], "self", "starter", "w.gguf"),
+        (["--prompt-method", "template"], "template", "starter", None),
+        (["--prompt-generator-model", "embedded"], "teacher", "starter", "starter writer"),
+        (["--prompt-generator-model", "embedded", "--model", "m"], "teacher", None, None),
+        (["--model", "m.gguf"], "self", None, None),
+        (["--model", "m.gguf", "--writer-adapter", "w.gguf"], "self", None, "w.gguf"),
+        (["--model", "m"], "self", None, None),
+    ],
+)
+def test_which_adapters_answer_and_write(flags, method, adapter, writer):
+    args = build_v2_parser().parse_args(["--output", "-", *flags])
+    resolve_model_arguments(args)
+    check_prompt_arguments(args)
+    assert list(args.prompt_method) == [method]
+    assert (adapter_name(args.adapter), adapter_name(args.writer_adapter)) == (adapter, writer)
+    assert (args.adapter == STARTER_ADAPTER, args.writer_adapter == STARTER_WRITER) == (
+        adapter == "starter",
+        writer == "starter writer",
+    )
+
+
+@pytest.mark.parametrize("flags", [["--model", "m"], ["--prompt-method", "template"]])
+def test_a_writer_adapter_that_could_do_nothing_is_refused(flags):
+    args = build_v2_parser().parse_args(["--output", "-", "--writer-adapter", "w.gguf", *flags])
+    resolve_model_arguments(args)
+    with pytest.raises(UsageError, match="--writer-adapter is for an embedded model that writes requests"):
+        check_prompt_arguments(args)
