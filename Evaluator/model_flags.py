@@ -24,7 +24,7 @@ CLAUDE_PREFIX = "claude-"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the group "model" to a parser. client_from() reads what it gives."""
+    """Add the group "model" to a parser. resolve_model_arguments() and then client_from() read what it gives."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -119,14 +119,15 @@ def client_from(
     base_urls: Sequence[str] = (),
     api_key_env: str | None = None,
 ) -> ModelClient:
-    """The client for `model` (default: --model with --adapter) at `base_urls` (default: --base-url).
+    """The client for `model`, which only writes requests (default: --model with --adapter, which may do both), at
+    `base_urls` (default: --base-url).
 
-    `api_key_env` names the variable of the key (default: --api-key-env; "": no key). Raises UsageError.
+    `args` are checked already. An embedded model writes with its adapter in `args.writer_adapters`. `api_key_env` names
+    the variable of the key (default: --api-key-env; "": no key). Raises UsageError.
     """
     api_key_env = args.api_key_env if api_key_env is None else api_key_env
-    adapter, writer_adapter = args.adapter, getattr(args, "writer_adapter", None)
-    if model:  # one that only writes
-        adapter, writer_adapter = STARTER_WRITER if model == EMBEDDED else None, None
+    writer_adapter = getattr(args, "writer_adapters", {}).get(model or args.model)
+    adapter, writer_adapter = (writer_adapter, None) if model else (args.adapter, writer_adapter)
     model = model or args.model
     if model.startswith(SCRIPTED_PREFIX):
         from Evaluator.backends.scripted import ScriptedClient

@@ -1,6 +1,7 @@
-"""Make data to start with: requests from templates with their right answers, and orders with requests that fulfil them.
+"""Make data to start with: requests from templates with their right answers, or orders with requests that fulfil them.
 
-    python Tools/make_starter_data.py --output starter_sft.jsonl
+    python Tools/make_starter_data.py answers --output starter_sft.jsonl
+    python Tools/make_starter_data.py requests --output starter_writer_sft.jsonl
 
 No model takes part. Every answer is judged as a model's would be, and passes every check. Rows of the second kind teach
 a model to write requests itself: one that has only ever called tools answers an order with a call.
@@ -57,7 +58,9 @@ class StarterData:
     """Makes the rows, one a slot, each for the tool or behaviour whose turn it is."""
 
     def __init__(self, catalog: Catalog, what: str, seed: int) -> None:
-        """`what` is ANSWERS or REQUESTS; of one seed they are about different things."""
+        """`what` is ANSWERS or REQUESTS; with one seed they are about different things."""
+        self._judging = Judging(SOURCE, "none", catalog, seed, f"starter-{what}-{seed}")
+        self._shares = SHARES[what]
         seed = 2 * seed + (what == REQUESTS)
         templates = load_templates(DEFAULT_TEMPLATES, catalog)
         tools = dict.fromkeys(one["tool"] for one in templates.templates)
@@ -67,9 +70,7 @@ class StarterData:
         self._cells = Cells(templates, load_manners(), vaults, catalog, Turns(shares, seed), seed)
         evaluation_prompts = load_prompt_sets(EVALUATION_SETS).prompts
         self._known = Known(EvaluationPrompts(one.question for one in evaluation_prompts), is_distinct=True)
-        self._judging = Judging(SOURCE, "none", catalog, seed, "starter")
         self._seed = seed
-        self._shares = SHARES[what]
 
     def rows(self, num_rows: int) -> Iterator[Sample]:
         """Raises ReportedError where no row of a tool or behaviour can be made that is like no other."""

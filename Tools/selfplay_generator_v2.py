@@ -20,7 +20,7 @@ from Evaluator.console import run_main
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import UsageError
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import EMBEDDED, adapter_name, add_model_arguments, resolve_model_arguments
+from Evaluator.model_flags import adapter_name, add_model_arguments, resolve_model_arguments
 from Evaluator.prompt_sets import PromptSet, load_prompt_sets
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.runs.attempts import PromptSource
@@ -36,6 +36,7 @@ from Tools.prompts.phrasing import load_manners
 from Tools.prompts.prompt_flags import (
     DEFAULT_BEHAVIOR_SHARE,
     add_prompt_arguments,
+    cannot_write,
     check_prompt_arguments,
     model_writes,
     prompts_file_of,
@@ -223,9 +224,10 @@ def generate(args: argparse.Namespace) -> int:
         "avoided": evaluation_sets.sha256 if evaluation_sets else None,
         "round": args.round,
     }
-    if args.writer_adapter:
-        settings["writer_adapter"] = adapter_name(args.writer_adapter)
-        settings["writer_adapter_file"] = file_fingerprint(args.writer_adapter)
+    if args.writer_adapters:
+        settings["writer_adapters"] = {
+            model: [adapter_name(adapter), file_fingerprint(adapter)] for model, adapter in args.writer_adapters.items()
+        }
     if args.num_samples_per_prompt > 1:
         settings["num_samples_per_prompt"] = args.num_samples_per_prompt
     cells = None
@@ -241,11 +243,8 @@ def generate(args: argparse.Namespace) -> int:
             "phrasings": manners.sha256,
             "vaults": [vault.fingerprint for vault in vaults],
         }
-    is_raw = args.model == EMBEDDED and not args.adapter
-    if is_raw and {"self", FREE} & args.prompt_method.keys():
-        log.warning(
-            "warning: without its adapter the bundled model cannot write requests; --prompt-method template needs none"
-        )
+    if cannot_write(args):
+        log.warning("warning: without its adapter for that the bundled model cannot write requests; templates can")
     with ExitStack() as closing:
         plan = Plan(
             source="self_play",

@@ -62,7 +62,7 @@ def main(folder: Path) -> int:
     run(f"-m Trainers.export {folder}/sft --output {folder}/served --overwrite")
     evaluate = f"-m Evaluator --prompt-set {folder}/prompts.json --concurrency 1 --max-tokens 256"
     run(f"{evaluate} --adapter {folder}/served/adapter.gguf --output {folder}/after.json")
-    run(f"{evaluate} --output {folder}/before.json")
+    run(f"{evaluate} --adapter none --output {folder}/before.json")
     return 0
 
 

@@ -331,9 +331,24 @@ def test_adapters_of_half_the_size_compute_nearly_the_same(made, tmp_path):
     half, whole = tmp_path / "adapter-f16.gguf", made.exported / "adapter.gguf"
     assert half.stat().st_size < 0.75 * whole.stat().st_size  # of tiny matrices; the rest are names
     check_same(made.base_gguf, made.base, made.adapter, half)
-    check_same(made.base_gguf, made.base, tmp_path / "adapter", half)
-    assert main([str(tmp_path / "adapter"), "--output", str(tmp_path / "again"), "--format", "lora-f16"]) == 0
+    check_same(made.base_gguf, made.base, tmp_path / "adapter-f16", half)
+    assert main([str(tmp_path / "adapter-f16"), "--output", str(tmp_path / "again"), "--format", "lora-f16"]) == 0
     assert (tmp_path / "again" / "adapter-f16.gguf").read_bytes() == half.read_bytes()
+
+
+@pytest.mark.parametrize("made", ["llama"], indirect=True)
+@pytest.mark.parametrize(
+    ("formats", "source"),
+    [
+        (["lora-f16"], "ADAPTER ./adapter-f16.gguf"),
+        (["lora", "lora-f16"], "ADAPTER ./adapter.gguf"),
+        (["peft-f16"], "ADAPTER ./adapter-f16"),
+        (["peft-f16", "safetensors"], "FROM ./merged"),
+    ],
+)
+def test_what_the_modelfile_takes(made, tmp_path, formats, source):
+    assert main([str(made.adapter), "--output", str(tmp_path), "--format", *formats]) == 0
+    assert source in (tmp_path / "Modelfile").read_text(encoding="utf-8").splitlines()
 
 
 @each_kind

@@ -11,6 +11,8 @@ from typing import ClassVar
 import pytest
 
 from Evaluator import __main__ as evaluator
+from Evaluator.backends.default_weights import STARTER_ADAPTER
+from Evaluator.errors import UsageError
 from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, load_prompt_sets
 from Evaluator.runs.steps import Steps
 from tests.datasets import healthy_rows, write_lines
@@ -204,6 +206,23 @@ def test_reports_of_another_validator_are_made_anew(loop, tmp_path, monkeypatch)
     folder = tmp_path / "loop"
     assert (folder / "round_1" / "heldout-0123456789abcdef.json").is_file()
     assert len(InProcess.trained) == 2 and rounds_of(folder)[1]["is_kept"]
+
+
+def checked(*more):
+    args = selfplay_loop.build_parser().parse_args(["--workdir", "w", *more])
+    flags.check_arguments(args)
+    return args
+
+
+def test_a_loop_begins_at_the_bundled_adapter_and_rows(monkeypatch):
+    monkeypatch.setattr(flags, "PACKAGES", ())
+    monkeypatch.setattr(flags, "ADAPTER_FILES", ())
+    assert checked().adapter == STARTER_ADAPTER.parent and checked().curated == [flags.STARTER_ROWS]
+    assert checked("--prompt-method", "self").curated == [flags.STARTER_ROWS], "its writer is not trained"
+    own = checked("--base", "7b", "--adapter", "sft-7b", "--prompt-method", "self:3,template:1")
+    assert own.curated == [flags.STARTER_ROWS, flags.STARTER_REQUESTS]
+    with pytest.raises(UsageError, match="which SFT adapter on 7b shall the loop begin at"):
+        checked("--base", "7b")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 
-from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.errors import UsageError
 from Evaluator.model_client import Stopped
 from Evaluator.model_flags import adapter_name, client_from, resolve_model_arguments, teacher_from
 from Evaluator.runs.clients import Clients
-from Tools.prompts.prompt_flags import check_prompt_arguments
+from Tools.prompts.prompt_flags import cannot_write, check_prompt_arguments
 from Tools.selfplay_generator import build_parser
 from Tools.selfplay_generator_v2 import build_parser as build_v2_parser
 
@@ -56,38 +57,95 @@ def test_batches_are_for_claude_and_closed_with_the_other_clients(monkeypatch):
     assert batches._sdk._client.is_closed
 
 
+class FakeEmbedded:
+    """Notes what it was made with instead of loading it."""
+
+    def __init__(self, path, adapter, writer_adapter, **_):
+        self.adapter = adapter
+        self.writer = SimpleNamespace(adapter=writer_adapter) if writer_adapter else self
+
+
+def clients_of(*flags):
+    args = build_v2_parser().parse_args(["--output", "-", *flags])
+    resolve_model_arguments(args)
+    check_prompt_arguments(args)
+    return args, Clients(args)
+
+
+def adapter_behind(metered):
+    return adapter_name(getattr(metered._client, "adapter", None))
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    monkeypatch.setattr("Evaluator.backends.embedded.EmbeddedClient", FakeEmbedded)
+    monkeypatch.setattr("Evaluator.backends.default_weights.default_weights", lambda: None)
+
+
 @pytest.mark.parametrize(
-    ("flags", "method", "adapter", "writer"),
+    ("flags", "method", "answers", "writes"),
     [
         ([], "self", "starter", "starter writer"),
         (["--adapter", "none"], "template", None, None),
         (["--adapter", "none", "--prompt-method", "self"], "self", None, None),
+        (["--adapter", "none", "--writer-adapter", "w.gguf"], "self", None, "w.gguf"),
         (["--adapter", "mine.gguf"], "self", "mine.gguf", "starter writer"),
-        (["--adapter", "mine.gguf", "--writer-adapter", "none"], "self", "mine.gguf", None),
+        (["--adapter", "mine.gguf", "--writer-adapter", "none"], "self", "mine.gguf", "mine.gguf"),
         (["--writer-adapter", "w.gguf"], "self", "starter", "w.gguf"),
-        (["--prompt-method", "template"], "template", "starter", None),
-        (["--prompt-generator-model", "embedded"], "teacher", "starter", "starter writer"),
-        (["--prompt-generator-model", "embedded", "--model", "m"], "teacher", None, None),
+        (["--prompt-method", "template"], "template", "starter", "starter"),
         (["--model", "m.gguf"], "self", None, None),
-        (["--model", "m.gguf", "--writer-adapter", "w.gguf"], "self", None, "w.gguf"),
+        (["--model", "m.gguf", "--adapter", "a.gguf", "--writer-adapter", "w.gguf"], "self", "a.gguf", "w.gguf"),
         (["--model", "m"], "self", None, None),
     ],
 )
-def test_which_adapters_answer_and_write(flags, method, adapter, writer):
-    args = build_v2_parser().parse_args(["--output", "-", *flags])
-    resolve_model_arguments(args)
-    check_prompt_arguments(args)
+def test_which_adapters_answer_and_write(no_weights, flags, method, answers, writes):
+    args, clients = clients_of(*flags)
     assert list(args.prompt_method) == [method]
-    assert (adapter_name(args.adapter), adapter_name(args.writer_adapter)) == (adapter, writer)
-    assert (args.adapter == STARTER_ADAPTER, args.writer_adapter == STARTER_WRITER) == (
-        adapter == "starter",
-        writer == "starter writer",
-    )
+    assert (adapter_behind(clients.answering()), adapter_behind(clients.writing())) == (answers, writes)
 
 
-@pytest.mark.parametrize("flags", [["--model", "m"], ["--prompt-method", "template"]])
-def test_a_writer_adapter_that_could_do_nothing_is_refused(flags):
-    args = build_v2_parser().parse_args(["--output", "-", "--writer-adapter", "w.gguf", *flags])
-    resolve_model_arguments(args)
-    with pytest.raises(UsageError, match="--writer-adapter is for an embedded model that writes requests"):
-        check_prompt_arguments(args)
+@pytest.mark.parametrize(
+    ("flags", "answers", "writes"),
+    [
+        ([], "starter", "starter writer"),
+        (["--adapter", "none"], None, "starter writer"),
+        (["--model", "m"], None, "starter writer"),
+        (["--model", "m.gguf", "--writer-adapter", "w.gguf"], None, "w.gguf"),
+        (["--model", "m.gguf", "--writer-adapter", "none"], None, None),
+    ],
+)
+def test_which_adapter_an_embedded_teacher_has(no_weights, flags, answers, writes):
+    _, clients = clients_of("--prompt-generator-model", "embedded", *flags)
+    assert adapter_behind(clients.answering()) == answers
+    assert adapter_behind(clients.teacher("embedded", (), None)) == writes
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--writer-adapter", "w.gguf", "--model", "m"], "for an embedded model that writes requests: self has none"),
+        (["--writer-adapter", "w.gguf", "--prompt-method", "template"], "writes requests: template has none"),
+        (
+            ["--prompt-generator-model", "t.gguf", "--prompt-generator-base-url", "http://x/v1"],
+            "t.gguf uses no --prompt-generator-base-url",
+        ),
+    ],
+)
+def test_flags_about_writers_that_could_do_nothing_are_refused(flags, said):
+    with pytest.raises(UsageError, match=said):
+        clients_of(*flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_warned"),
+    [
+        ([], False),
+        (["--adapter", "none", "--prompt-method", "self"], True),
+        (["--writer-adapter", "none"], True),
+        (["--adapter", "mine.gguf", "--writer-adapter", "none"], False),
+        (["--adapter", "none", "--prompt-generator-model", "embedded"], False),
+        (["--model", "m", "--prompt-generator-model", "embedded", "--writer-adapter", "none"], True),
+    ],
+)
+def test_bundled_weights_that_cannot_write_are_known(flags, is_warned):
+    assert cannot_write(clients_of(*flags)[0]) is is_warned

@@ -55,6 +55,12 @@ def test_every_row_passes_when_it_is_judged_again(what):
     assert all(judge.verdict(row).label and row.label for row in rows)
 
 
+def test_every_row_of_both_files_has_an_id_of_its_own_and_the_seed_that_was_given(answers, requests):
+    rows = [*answers, *requests]
+    assert len({row.metadata["sample_id"] for row in rows}) == len(rows)
+    assert {row.metadata["seed"] for row in rows} == {0}
+
+
 def test_all_tools_and_behaviours_are_covered_evenly(answers, requests):
     counts = Counter(row.metadata["cell"] for row in answers)
     tools = {cell: count for cell, count in counts.items() if cell in CATALOG.tools}

