@@ -474,6 +474,13 @@ def test_a_folder_keeps_what_its_experiment_started_from(tmp_path):
     rows.write_text("{}\n{}\n")
     with pytest.raises(UsageError, match=r"other settings \(sft_data was \S+ 3:"):
         run_arms([], started_from, tmp_path / "results", None)
+    model = tmp_path / "m.gguf"
+    model.write_text("GGUF")
+    other = replace(started_from, workdir=tmp_path / "other", model=str(model))
+    run_arms([], other, tmp_path / "results", None)
+    model.write_text("GGUF, another one")
+    with pytest.raises(UsageError, match=r"other settings \(model_file was "):
+        run_arms([], other, tmp_path / "results", None)
 
 
 def test_reports_made_in_other_ways_are_refused(tmp_path):

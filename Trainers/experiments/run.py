@@ -71,6 +71,7 @@ def _run_arm(steps: Steps, arm: MeasuredArm, failed: set[str]) -> None:
 def settings_of(inputs: Inputs) -> dict[str, Any]:
     """What all arms of an experiment have in common, with the state of the files."""
     files = {"sft_data": inputs.sft_data, **inputs.prompt_sets}
+    files |= {} if inputs.model == "embedded" else {"model_file": Path(inputs.model)}
     files |= {f"sft_adapter_{seed}": path / ADAPTER for seed, path in inputs.sft_adapters.items()}
     return {
         "model": inputs.model,
