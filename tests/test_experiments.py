@@ -481,6 +481,9 @@ def test_a_folder_keeps_what_its_experiment_started_from(tmp_path):
     model.write_text("GGUF, another one")
     with pytest.raises(UsageError, match=r"other settings \(model_file was "):
         run_arms([], other, tmp_path / "results", None)
+    (tmp_path / "other" / "experiment.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"experiment\.json: it holds no settings"):
+        run_arms([], other, tmp_path / "results", None)
 
 
 def test_reports_made_in_other_ways_are_refused(tmp_path):

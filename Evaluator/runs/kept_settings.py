@@ -26,6 +26,8 @@ def keep_settings(path: Path, settings: Mapping[str, Any], what: str) -> None:
         return
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
+    if not isinstance(kept, dict):
+        raise UsageError(f"cannot read {path}: it holds no settings")
     differing = [
         f"{name} was {kept.get(name)}, is {now.get(name)}"
         for name in {**kept, **now}
