@@ -347,6 +347,10 @@ def test_well_formed_is_what_failed_no_check_of_fields():
 def test_effective_tools_is_the_number_of_equally_common_ones():
     asked = {one["prompt"]: one for one in outcomes_for("A1", 0, A1)}
     assert effective_tools(asked) == pytest.approx(4.0)
+    invented = {one["prompt"]: one for one in outcomes_for("A1", 0, A1, failed="tool")}
+    assert effective_tools(invented) == pytest.approx(4.0), "those that are right call four tools"
+    invented["heldout-3"]["failed"] = "tool"
+    assert effective_tools(invented) == pytest.approx(3.0)
     assert effective_tools({"p": {"called": None}}) == 0.0
 
 

@@ -186,8 +186,11 @@ def _behavior_lines(outcomes: Outcomes) -> Iterator[str]:
 
 
 def effective_tools(asked: Mapping[str, Outcome]) -> float:
-    """How many equally common tools the first calls are as varied as: exp of their entropy. 0 without a call."""
-    counts = Counter(one["called"] for one in asked.values() if one["called"])
+    """How many equally common tools the first calls are as varied as: exp of their entropy. 0 without a call.
+
+    Answers that call a tool that does not exist are left out: invented names would count as variety.
+    """
+    counts = Counter(one["called"] for one in asked.values() if one["called"] and one["failed"] != "tool")
     total = counts.total()
     return math.exp(-sum(n / total * math.log(n / total) for n in counts.values())) if total else 0.0
 
