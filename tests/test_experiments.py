@@ -253,7 +253,7 @@ def test_the_protocol_says_what_the_values_say():
     for said in (
         f"{small.round_rows:,} rows: {small.round_rows // small.samples_per_prompt} requests",
         f"with {small.samples_per_prompt} answers each, temperature {small.temperature}, ",
-        f"at most {small.play_max_tokens} tokens, templates",
+        f"at most {small.play_max_tokens} tokens, half of the requests",
         f"{small.steps} of {small.rows_a_step} rows",
         f"learning rate {small.kto_learning_rate:g}".replace("e-0", "e-"),
         f"learning rate {small.more_sft_learning_rate:g}".replace("0.0002", "2e-4"),

@@ -16,7 +16,7 @@ from Evaluator.flag_types import number
 from Evaluator.records import to_json_line
 from Trainers.experiments.arms import ARMS, BEHAVIORS, HELDOUT, wanted
 from Trainers.experiments.rows import CHANGES, read_labelled
-from Trainers.experiments.scales import SCALES
+from Trainers.experiments.scales import PROMPT_METHOD, SCALES
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--prompt-method",
-        default="template",
+        default=PROMPT_METHOD,
         metavar="METHOD",
         help="who writes the requests of self-play, as the generator takes it (default: %(default)s)",
     )

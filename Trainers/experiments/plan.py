@@ -17,7 +17,7 @@ from Trainers.experiments.arms import (
     STARTER,
     Arm,
 )
-from Trainers.experiments.scales import Scale
+from Trainers.experiments.scales import PROMPT_METHOD, Scale
 
 ADAPTER = "adapter_model.safetensors"
 """What a trainer leaves in its folder."""
@@ -35,7 +35,7 @@ class Inputs:
     sft_data: Path
     prompt_sets: dict[str, Path]
     sft_adapters: dict[int, Path] = field(default_factory=dict)
-    prompt_method: str = "template"
+    prompt_method: str = PROMPT_METHOD
     processes: int = 1
 
 

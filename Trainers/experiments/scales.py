@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+PROMPT_METHOD = "self:1,template:1"
+"""Who writes the requests of a round."""
+
 
 @dataclass(frozen=True)
 class Scale:
