@@ -29,7 +29,7 @@ from Tools.report.counts import Counts
 from Tools.report.limits import DEFAULT_LIMITS, Limit, judge, load_limits
 from Tools.report.numbers import make_numbers
 from Tools.report.saving import SUFFIX, is_counts_file, load_counts, to_bytes
-from Tools.report.taking import RowCounter, count_rejects
+from Tools.report.taking import WRITTEN, RowCounter, count_rejects
 from Tools.report.text import as_text
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _count(files: Sequence[str], counter: RowCounter, made_with: Mapping[str, An
         if is_counts_file(source):
             counts.merge(load_counts(Path(source), made_with))
             continue
-        before = counts.tally["rows_with_written_prompts",]
+        before = len(counts.hashes[WRITTEN])
         for row in read_rows([source]):
             if not isinstance(row, BadLine):
                 counter.count(row, counts)
@@ -133,8 +133,7 @@ def _count(files: Sequence[str], counter: RowCounter, made_with: Mapping[str, An
             num_bad += 1
             if num_bad <= SHOWN_BAD_LINES:
                 log.error("%s: %s", row.where, row.why)
-        if source != "-":
-            count_rejects(Path(source), counts.tally["rows_with_written_prompts",] - before, counts)
+        count_rejects(Path(source), before, counts)
     counts.tally["bad_lines",] += num_bad
     return counts
 

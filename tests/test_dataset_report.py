@@ -295,6 +295,8 @@ def test_prompts_that_could_not_be_used_are_counted_where_the_rejects_are_there(
     assert (prompts["written"], prompts["rejected"]) == (301, 200)
     assert prompts["usable"] == pytest.approx(301 / 501)
     assert prompts["reject_reasons"] == {"prompt.near_duplicate": 200}
+    several = write_lines(tmp_path / "written.jsonl", [row for row in rows for _ in range(4)])
+    assert numbers_of(capsys, several)["prompts"]["written"] == 301, "a request counts once, with all its answers"
 
 
 def test_prompts_with_several_answers_fall_into_bands(tmp_path, capsys):

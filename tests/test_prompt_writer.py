@@ -162,9 +162,13 @@ class _NoRequests:
 def test_the_answers_to_a_request_share_the_attempts_at_it():
     source = _NoRequests()
     shared = SeveralSamples(source, 4, 0, 3)
+    reasons = []
     for slot in range(8):
         for attempt in range(3):
-            with pytest.raises(UnusablePrompt):
+            with pytest.raises(UnusablePrompt) as unusable:
                 shared.prompt_for(slot, attempt, random.Random())
+            reasons.append((unusable.value.reason, unusable.value.text, unusable.value.cell))
+    of_a_request = [("prompt.empty", "", "the cell")] * 3 + [("prompt.given_up", None, "the cell")] * 9
+    assert reasons == of_a_request * 2, "each text is rejected once, not once for each answer"
     assert [(slot, attempt) for slot, attempt, _ in source.asked] == [(at, n) for at in (0, 1) for n in range(3)]
     assert len({number for _, _, number in source.asked}) == 6, "each attempt is drawn anew"

@@ -294,7 +294,9 @@ class SeveralSamples:
 
     def _write(self, number: int, shared: "_SharedPrompt") -> WrittenPrompt:
         if len(shared.failures) >= self._most_attempts:
-            raise shared.failures[-1]
+            last = shared.failures[-1]
+            why = f"the {self._most_attempts} attempts at the request that these answers share have failed: {last}"
+            raise UnusablePrompt("prompt.given_up", why, None, last.cell)
         attempt = len(shared.failures)
         try:
             return self._prompts.prompt_for(number, attempt, random.Random(f"{self._seed}:{number}:{attempt}:prompt"))

@@ -16,7 +16,7 @@ from Tools.duplicates import clusters, folded, hash_of, skeleton_hash
 from Tools.report import measures
 from Tools.report.counts import Counts, commonest
 from Tools.report.measures import share
-from Tools.report.taking import NO_CALL, NO_SUCH_TOOL, PROVENANCE
+from Tools.report.taking import NO_CALL, NO_SUCH_TOOL, PROVENANCE, WRITTEN
 
 SELF_BLEU_ROWS = 300
 SHARED_BY = 0.05
@@ -234,7 +234,7 @@ def _prompts(counts: Counts, group: Group) -> dict[str, Any]:
         num_prompts += 1
         if len(labels) > 1:
             rates.append(sum(labels) / len(labels))
-    written, rejected = counts.tally["written_prompts",], counts.tally["rejected_prompts",]
+    written, rejected = len(set(counts.hashes.get(WRITTEN, ()))), counts.tally["rejected_prompts",]
     return {
         "labelled": num_prompts,
         "repeated": len(rates),

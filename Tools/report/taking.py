@@ -18,6 +18,8 @@ from Tools.duplicates import folded, hash_of, signature, skeleton_hash
 from Tools.report.counts import Counts
 
 NO_CALL, NO_SUCH_TOOL = "(no call)", "(no such tool)"
+WRITTEN = "written_prompts"
+"""The hashes of prompts that a model wrote, once for each row and reject that has one."""
 LABELS = {True: "true", False: "false", None: "none"}
 PROVENANCE = (
     "source", "prompt_method", "model", "prompt_model", "generator", "catalog", "round", "tools_told", "phrasing",
@@ -61,7 +63,8 @@ class RowCounter:
         turn = parse_turn(answer)
         call = turn.calls[0] if turn.calls and not turn.findings else None
         add["rows",] += 1
-        add["rows_with_written_prompts",] += bool(_text(metadata.get("prompt_model")))
+        if _text(metadata.get("prompt_model")):
+            counts.hashes[WRITTEN].append(hash_of(request))
         add["labels", label] += 1
         add["lengths", label, _length(answer)] += 1
         _count_checks(metadata, counts)
@@ -250,16 +253,18 @@ def _outside_calls(answer: Message, turn: ParsedTurn) -> str:
 # -- what lies beside a file --------------------------------------------------------------------------------------
 
 
-def count_rejects(rows_path: Path, num_written: int, counts: Counts) -> None:
+def count_rejects(rows_path: Path, num_written_before: int, counts: Counts) -> None:
     """Count how many of the prompts that models wrote could be used, where the rejects of a file lie beside it.
 
-    Usable are the `num_written` of its rows, and those whose answer was rejected later.
+    Usable are those of its rows, which are counted already, and those whose answer was rejected later, each once
+    however many answers it has. Without its rejects a file does not tell, and its rows are forgotten again: all
+    after the first `num_written_before`.
     """
     try:
         lines = rows_path.with_suffix(".rejects.jsonl").read_bytes().splitlines()
     except OSError:
+        del counts.hashes[WRITTEN][num_written_before:]
         return
-    counts.tally["written_prompts",] += num_written
     for line in lines:
         try:
             reject = json.loads(line)
@@ -271,5 +276,5 @@ def count_rejects(rows_path: Path, num_written: int, counts: Counts) -> None:
         if str(reason).startswith("prompt."):
             counts.tally["rejected_prompts",] += 1
             counts.tally["prompt_rejects", str(reason)[:_LONGEST_NAME]] += 1
-        elif reject.get("prompt"):
-            counts.tally["written_prompts",] += 1
+        elif isinstance(reject.get("prompt"), str):
+            counts.hashes[WRITTEN].append(hash_of(reject["prompt"]))
