@@ -99,7 +99,7 @@ def resolve_model_arguments(args: argparse.Namespace) -> None:
     """Make --adapter a path or None; call it once. Raises UsageError for flags that the model has no use for."""
     if args.adapter and not is_embedded(args.model):
         raise UsageError(f"--adapter is for embedded models, and --model {args.model} is none")
-    if args.base_url and (is_embedded(args.model) or args.model.startswith(SCRIPTED_PREFIX)):
+    if args.base_url and (is_embedded(args.model) or is_scripted(args.model)):
         raise UsageError(f"--base-url needs --model NAME, a model there; --model {args.model} uses no endpoint")
     if args.adapter is None and args.model == EMBEDDED:
         args.adapter = STARTER_ADAPTER
@@ -129,7 +129,7 @@ def client_from(
     writer_adapter = getattr(args, "writer_adapters", {}).get(model or args.model)
     adapter, writer_adapter = (writer_adapter, None) if model else (args.adapter, writer_adapter)
     model = model or args.model
-    if model.startswith(SCRIPTED_PREFIX):
+    if is_scripted(model):
         from Evaluator.backends.scripted import ScriptedClient
 
         return ScriptedClient(Path(model.removeprefix(SCRIPTED_PREFIX)))
@@ -199,3 +199,7 @@ def _patience(args: argparse.Namespace) -> Patience:
 
 def is_embedded(model: str) -> bool:
     return model == EMBEDDED or model.lower().endswith(".gguf")
+
+
+def is_scripted(model: str) -> bool:
+    return model.startswith(SCRIPTED_PREFIX)

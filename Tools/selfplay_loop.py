@@ -1,6 +1,6 @@
 """The loop: self-play, KTO, evaluation, and again while that helps. For cron: a killed loop goes on where it was.
 
-    python Tools/selfplay_loop.py --adapter sft-135m --workdir loop --rounds 3 --examples-per-round 400
+    python Tools/selfplay_loop.py --workdir loop --rounds 3 --examples-per-round 400
 
 Each step is another command of this project, shown before it runs. stdout has one line, the folder of the best adapter.
 """

@@ -85,6 +85,26 @@ def test_two_adapters_on_the_same_weights_do_not_mix(gguf, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_one_adapter_has_read_is_not_taken_for_what_the_other_reads(gguf):
+    """llama.cpp sets long prompts aside, and finds them again by their tokens alone."""
+    garden = "In the garden behind the mill there are seven apple trees, a well and a shed with a red door. " * 8
+    river = "Rivers carry water from the mountains to the sea, and ships carry grain and letters for months. " * 8
+    one, other = [Message("user", garden)], [Message("user", river)]
+    alone = EmbeddedClient(gguf, adapter=weights.STARTER_WRITER, slots=1)
+    try:
+        expected = alone.complete(one, GREEDY).message
+    finally:
+        alone.close()
+    both = EmbeddedClient(gguf, adapter=weights.STARTER_ADAPTER, writer_adapter=weights.STARTER_WRITER, slots=1)
+    try:
+        both.complete(one, GREEDY)
+        both.writer.complete(other, GREEDY)
+        assert both.writer.complete(one, GREEDY).message == expected
+    finally:
+        both.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("main", "flags"), [(v1, []), (v2, ["--prompt-method", "template"])])
 def test_both_generators_make_rows_from_real_weights(main, flags, gguf, tmp_path):
     output = tmp_path / "out.jsonl"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from Evaluator import __main__ as evaluator
+from Evaluator.backends.default_weights import STARTER_WRITER
 from Evaluator.errors import ReportedError, UsageError
 from Evaluator.intervals import paired_difference_interval
 from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, load_prompt_sets
@@ -20,6 +21,7 @@ from Evaluator.records import CHECKS
 from Evaluator.rows import row_from
 from Evaluator.runs.steps import Step, StepFailed
 from Tools import mix_datasets, selfplay_generator_v2
+from Tools.prompts.prompt_flags import check_prompt_arguments
 from Trainers.experiments import __main__ as experiments
 from Trainers.experiments.arms import ARMS, FOLLOW_UPS, HYPOTHESES, ORDER, wanted
 from Trainers.experiments.plan import Inputs, MeasuredArm, plan_of, report_path, steps_of
@@ -204,6 +206,11 @@ def test_rounds_are_played_by_the_right_adapter_with_other_requests_each():
     assert played["seed 0: play round-2"].adapter == Path("/work dir/seed-0/A4/served/adapter.gguf")
     assert Path("/work dir/seed-0/round-1.jsonl") in played["seed 0: play round-2"].avoid
     assert len({args.seed for args in played.values()}) == len(played) == 4
+    for args in played.values():
+        args.avoid = []  # they are not there yet
+        check_prompt_arguments(args)
+        assert args.prompt_method == {"self": 1.0, "template": 1.0}
+        assert args.writer_adapters == {"embedded": STARTER_WRITER}, "no arm trains the writer"
 
 
 def test_an_sft_adapter_that_is_there_is_not_trained_again():

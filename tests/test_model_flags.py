@@ -96,6 +96,8 @@ def no_weights(monkeypatch):
         (["--model", "m.gguf"], "self", None, None),
         (["--model", "m.gguf", "--adapter", "a.gguf", "--writer-adapter", "w.gguf"], "self", "a.gguf", "w.gguf"),
         (["--model", "m"], "self", None, None),
+        (["--adapter", "none", "--writer-adapter", "none"], "template", None, None),
+        (["--adapter", "none", "--writer-adapter", "w.gguf"], "self", None, "w.gguf"),
     ],
 )
 def test_which_adapters_answer_and_write(no_weights, flags, method, answers, writes):
@@ -129,11 +131,22 @@ def test_which_adapter_an_embedded_teacher_has(no_weights, flags, answers, write
             ["--prompt-generator-model", "t.gguf", "--prompt-generator-base-url", "http://x/v1"],
             "t.gguf uses no --prompt-generator-base-url",
         ),
+        (
+            ["--prompt-generator-model", "scripted:t.jsonl", "--prompt-generator-base-url", "http://x/v1"],
+            "scripted:t.jsonl uses no --prompt-generator-base-url",
+        ),
+        (
+            ["--prompt-method", "self,teacher", "--prompt-generator-model", "t.gguf", "--writer-adapter", "w.gguf"],
+            "fits one model, and embedded and t.gguf write requests",
+        ),
     ],
 )
 def test_flags_about_writers_that_could_do_nothing_are_refused(flags, said):
     with pytest.raises(UsageError, match=said):
         clients_of(*flags)
+
+
+RAW_TEACHER = ["--prompt-generator-model", "embedded", "--writer-adapter", "none"]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +157,8 @@ def test_flags_about_writers_that_could_do_nothing_are_refused(flags, said):
         (["--writer-adapter", "none"], True),
         (["--adapter", "mine.gguf", "--writer-adapter", "none"], False),
         (["--adapter", "none", "--prompt-generator-model", "embedded"], False),
-        (["--model", "m", "--prompt-generator-model", "embedded", "--writer-adapter", "none"], True),
+        (["--model", "m", *RAW_TEACHER], True),
+        (["--model", "m.gguf", "--adapter", "a.gguf", *RAW_TEACHER], True),
     ],
 )
 def test_bundled_weights_that_cannot_write_are_known(flags, is_warned):

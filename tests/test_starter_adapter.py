@@ -73,7 +73,7 @@ def test_the_bundled_model_plays_both_sides(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert {row["label"] for row in rows} == {True, False}
+    assert {row["label"] for row in rows} == {True, False} and 15 <= len(rows) <= 20
     assert {row["metadata"]["prompt_model"] for row in rows} == {"embedded"}
     settings = json.loads((tmp_path / "first.run.json").read_text(encoding="utf-8"))["settings"]
     assert settings["adapter"] == "starter" and settings["writer_adapters"]["embedded"][0] == "starter writer"

@@ -97,6 +97,8 @@ def _start(path: Path, adapters: Sequence[Path], slots: int, context_length: int
     params.model.path = str(path)
     if adapters:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(one), 1.0) for one in adapters]
+    if len(adapters) > 1:
+        params.cache_ram_mib = 0  # what llama.cpp keeps there is found by its tokens, whichever adapter made it
     params.n_parallel, params.n_ctx = slots, slots * context_length
     params.n_batch = params.n_ubatch = BATCH
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _cores()

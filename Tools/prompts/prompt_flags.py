@@ -8,7 +8,7 @@ from typing import Any
 from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number, span
-from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, NO_ADAPTER, base_url, is_embedded
+from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, NO_ADAPTER, base_url, is_embedded, is_scripted
 from Evaluator.prompt_sets import EVALUATION_SETS
 from Evaluator.runs.output_files import OutputFiles
 from Tools.prompts.coverage import BALANCED
@@ -58,7 +58,7 @@ def _add_method_arguments(group: argparse._ArgumentGroup) -> None:
         type=Path,
         metavar="FILE.gguf|none",
         help="LoRA adapter with which an embedded model writes requests (default: for 'embedded' the one that comes "
-        "with it, but with --adapter none none; none: it writes as it answers)",
+        "with it, but none where it answers with --adapter none and is no teacher; none: it writes as it answers)",
     )
     group.add_argument(
         "--prompt-temperature",
@@ -193,7 +193,8 @@ def _add_teacher_arguments(group: argparse._ArgumentGroup) -> None:
 
 def check_prompt_arguments(args: argparse.Namespace) -> None:
     """Fill in what depends on other flags. Raises UsageError where a flag could do nothing."""
-    is_raw = args.model == EMBEDDED and not args.adapter and not args.writer_adapter
+    has_writer = args.writer_adapter and not _is_none(args.writer_adapter)
+    is_raw = args.model == EMBEDDED and not args.adapter and not has_writer
     default = "teacher" if args.prompt_generator_model else "template" if is_raw else "self"
     args.prompt_method = args.prompt_method or {default: 1.0}
     args.writer_adapters = _writer_adapters(args)
@@ -202,7 +203,8 @@ def check_prompt_arguments(args: argparse.Namespace) -> None:
         raise UsageError("the method teacher needs --prompt-generator-model, and that flag needs the method teacher")
     if args.prompt_generator_api_key_env and not args.prompt_generator_base_url:
         raise UsageError("--prompt-generator-api-key-env is for --prompt-generator-base-url, which is not given")
-    if args.prompt_generator_base_url and is_embedded(args.prompt_generator_model or ""):
+    has_no_url = is_embedded(args.prompt_generator_model or "") or is_scripted(args.prompt_generator_model or "")
+    if args.prompt_generator_base_url and has_no_url:
         raise UsageError(f"--prompt-generator-model {args.prompt_generator_model} uses no --prompt-generator-base-url")
     for name in ("prompt_generator_base_url", "prompt_generator_batch", "prompts_file", "max_teacher_tokens"):
         if getattr(args, name) and not has_teacher:
@@ -237,19 +239,28 @@ def _writer_adapters(args: argparse.Namespace) -> dict[str, Path]:
     writers = {args.model} if {"self", FREE} & args.prompt_method.keys() else set()
     writers |= {args.prompt_generator_model} if "teacher" in args.prompt_method else set()
     embedded = sorted(filter(is_embedded, writers))
+    if args.writer_adapter and _is_none(args.writer_adapter):
+        return {}
     if args.writer_adapter and not embedded:
         methods = ",".join(args.prompt_method)
         raise UsageError(f"--writer-adapter is for an embedded model that writes requests: {methods} has none")
+    if args.writer_adapter and len(embedded) > 1:
+        raise UsageError(f"--writer-adapter fits one model, and {' and '.join(embedded)} write requests")
     if args.writer_adapter:
-        return dict.fromkeys(embedded, args.writer_adapter) if str(args.writer_adapter) != NO_ADAPTER else {}
+        return {embedded[0]: args.writer_adapter}
     knows_how = args.adapter or args.prompt_generator_model == EMBEDDED  # --adapter none asks for the raw model
     return {EMBEDDED: STARTER_WRITER} if EMBEDDED in embedded and knows_how else {}
+
+
+def _is_none(adapter: Path) -> bool:
+    return str(adapter) == NO_ADAPTER
 
 
 def cannot_write(args: argparse.Namespace) -> bool:
     """Whether requests are to come from the bundled weights without any adapter that has learnt to write them."""
     writes = {"self", FREE} & args.prompt_method.keys() and args.model == EMBEDDED
-    is_untaught = EMBEDDED not in args.writer_adapters and args.adapter in (None, STARTER_ADAPTER)
+    adapter = args.adapter if args.model == EMBEDDED else None
+    is_untaught = EMBEDDED not in args.writer_adapters and adapter in (None, STARTER_ADAPTER)
     return bool((writes or args.prompt_generator_model == EMBEDDED) and is_untaught)
 
 

@@ -54,7 +54,8 @@ class Smallest:
 class Counts:
     """All that was counted.
 
-    `tally` has small vocabularies, `hashes` for each kind of text one hash a row, `signatures` those of the requests
+    `tally` has small vocabularies, `hashes` for each kind of text one hash a row (of written prompts also one
+    a reject), `signatures` those of the requests
     by their hash, `sample` rows whose hashes are the smallest, `overlaps` examples of requests like evaluation
     prompts. `made_with` names what was counted against: only counts with the same can be added.
     """

@@ -15,7 +15,7 @@ from Tools.duplicates import PERMUTATIONS
 from Tools.report.counts import Counts
 
 SUFFIX = ".counts.json.gz"
-FORMAT = 1
+FORMAT = 2
 
 
 def is_counts_file(name: str) -> bool:

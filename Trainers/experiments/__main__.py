@@ -14,6 +14,7 @@ from Evaluator.console import run_main
 from Evaluator.errors import OK, UsageError
 from Evaluator.flag_types import number
 from Evaluator.records import to_json_line
+from Trainers.common.base_models import EMBEDDED
 from Trainers.experiments.arms import ARMS, BEHAVIORS, HELDOUT, wanted
 from Trainers.experiments.rows import CHANGES, read_labelled
 from Trainers.experiments.scales import PROMPT_METHOD, SCALES
@@ -109,7 +110,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what it starts from")
     group.add_argument(
         "--model",
-        default="embedded",
+        default=EMBEDDED,
         metavar="NAME",
         help="'embedded' or a FILE.gguf, which is trained, plays and is measured (default: %(default)s)",
     )
@@ -130,9 +131,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--prompt-method",
-        default=PROMPT_METHOD,
         metavar="METHOD",
-        help="who writes the requests of self-play, as the generator takes it (default: %(default)s)",
+        help="who writes the requests of self-play, as the generator takes it "
+        f"(default: {PROMPT_METHOD} for embedded, else template)",
     )
     for name, file, what in (
         ("heldout", "heldout_prompts.json", "tools are asked for"),
@@ -183,11 +184,11 @@ def run(args: argparse.Namespace) -> int:
     inputs = Inputs(
         workdir=workdir,
         scale=scale,
-        model=args.model if args.model == "embedded" else str(Path(args.model).resolve()),
+        model=args.model if args.model == EMBEDDED else str(Path(args.model).resolve()),
         sft_data=args.sft_data.resolve(),
         prompt_sets={HELDOUT: args.heldout_prompts.resolve(), BEHAVIORS: args.behavior_prompts.resolve()},
         sft_adapters={seed: path.resolve() for seed, path in enumerate(args.sft_adapter)},
-        prompt_method=args.prompt_method,
+        prompt_method=args.prompt_method or (PROMPT_METHOD if args.model == EMBEDDED else "template"),
         processes=args.processes,
     )
     plan = plan_of(inputs, wanted(args.arms, args.seeds))

@@ -10,11 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from Evaluator.backends.default_weights import STARTER_WRITER
 from Evaluator.errors import FAILED, INTERRUPTED, STOPPED_EARLY, ReportedError, UsageError
 from Evaluator.reports.report import load_report
 from Evaluator.runs.kept_settings import file_fingerprint, keep_settings
 from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.steps import ROOT, StepFailed, Steps
+from Trainers.common.base_models import EMBEDDED
 from Trainers.experiments.arms import ARMS, SETS
 from Trainers.experiments.outcomes import outcome_lines, outcomes_of
 from Trainers.experiments.plan import ADAPTER, Inputs, MeasuredArm, report_path
@@ -71,7 +73,7 @@ def _run_arm(steps: Steps, arm: MeasuredArm, failed: set[str]) -> None:
 def settings_of(inputs: Inputs) -> dict[str, Any]:
     """What all arms of an experiment have in common, with the state of the files."""
     files = {"sft_data": inputs.sft_data, **inputs.prompt_sets}
-    files |= {} if inputs.model == "embedded" else {"model_file": Path(inputs.model)}
+    files |= {"writer": STARTER_WRITER} if inputs.model == EMBEDDED else {"model_file": Path(inputs.model)}
     files |= {f"sft_adapter_{seed}": path / ADAPTER for seed, path in inputs.sft_adapters.items()}
     return {
         "model": inputs.model,

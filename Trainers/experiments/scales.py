@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 PROMPT_METHOD = "self:1,template:1"
-"""Who writes the requests of a round."""
+"""Who writes the requests of a round, where the model is the bundled one, which has an adapter for that."""
 
 
 @dataclass(frozen=True)
