@@ -103,8 +103,13 @@ def resolve_model_arguments(args: argparse.Namespace) -> None:
         raise UsageError(f"--base-url needs --model NAME, a model there; --model {args.model} uses no endpoint")
     if args.adapter is None and args.model == EMBEDDED:
         args.adapter = STARTER_ADAPTER
-    elif str(args.adapter) == NO_ADAPTER:
+    elif is_none(args.adapter):
         args.adapter = None
+
+
+def is_none(adapter: Path | None) -> bool:
+    """Whether a flag for an adapter says that there is to be none; not given, it does not."""
+    return str(adapter) == NO_ADAPTER
 
 
 def adapter_name(adapter: Path | None) -> str | None:

@@ -127,6 +127,8 @@ def test_which_adapter_an_embedded_teacher_has(no_weights, flags, answers, write
     [
         (["--writer-adapter", "w.gguf", "--model", "m"], "for an embedded model that writes requests: self has none"),
         (["--writer-adapter", "w.gguf", "--prompt-method", "template"], "writes requests: template has none"),
+        (["--writer-adapter", "none", "--prompt-method", "template"], "writes requests: template has none"),
+        (["--writer-adapter", "none", "--model", "m"], "for an embedded model that writes requests: self has none"),
         (
             ["--prompt-generator-model", "t.gguf", "--prompt-generator-base-url", "http://x/v1"],
             "t.gguf uses no --prompt-generator-base-url",

@@ -8,7 +8,7 @@ from typing import Any
 from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number, span
-from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, NO_ADAPTER, base_url, is_embedded, is_scripted
+from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, base_url, is_embedded, is_none, is_scripted
 from Evaluator.prompt_sets import EVALUATION_SETS
 from Evaluator.runs.output_files import OutputFiles
 from Tools.prompts.coverage import BALANCED
@@ -193,9 +193,8 @@ def _add_teacher_arguments(group: argparse._ArgumentGroup) -> None:
 
 def check_prompt_arguments(args: argparse.Namespace) -> None:
     """Fill in what depends on other flags. Raises UsageError where a flag could do nothing."""
-    has_writer = args.writer_adapter and not _is_none(args.writer_adapter)
-    is_raw = args.model == EMBEDDED and not args.adapter and not has_writer
-    default = "teacher" if args.prompt_generator_model else "template" if is_raw else "self"
+    can_write = args.writer_adapter and not is_none(args.writer_adapter)
+    default = "teacher" if args.prompt_generator_model else "template" if _is_raw(args) and not can_write else "self"
     args.prompt_method = args.prompt_method or {default: 1.0}
     args.writer_adapters = _writer_adapters(args)
     has_teacher = "teacher" in args.prompt_method
@@ -239,7 +238,7 @@ def _writer_adapters(args: argparse.Namespace) -> dict[str, Path]:
     writers = {args.model} if {"self", FREE} & args.prompt_method.keys() else set()
     writers |= {args.prompt_generator_model} if "teacher" in args.prompt_method else set()
     embedded = sorted(filter(is_embedded, writers))
-    if args.writer_adapter and _is_none(args.writer_adapter):
+    if is_none(args.writer_adapter) and (embedded or _is_raw(args)):
         return {}
     if args.writer_adapter and not embedded:
         methods = ",".join(args.prompt_method)
@@ -252,8 +251,9 @@ def _writer_adapters(args: argparse.Namespace) -> dict[str, Path]:
     return {EMBEDDED: STARTER_WRITER} if EMBEDDED in embedded and knows_how else {}
 
 
-def _is_none(adapter: Path) -> bool:
-    return str(adapter) == NO_ADAPTER
+def _is_raw(args: argparse.Namespace) -> bool:
+    """Whether answers come from the bundled weights as they are."""
+    return args.model == EMBEDDED and not args.adapter
 
 
 def cannot_write(args: argparse.Namespace) -> bool:
