@@ -20,11 +20,11 @@ from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, load_prompt
 from Evaluator.records import CHECKS
 from Evaluator.rows import row_from
 from Evaluator.runs.steps import Step, StepFailed
-from Tools import mix_datasets, selfplay_generator_v2
+from Tools import mix_datasets, selfplay_generator_v2, with_server
 from Tools.prompts.prompt_flags import check_prompt_arguments
 from Trainers.experiments import __main__ as experiments
 from Trainers.experiments.arms import ARMS, FOLLOW_UPS, HYPOTHESES, ORDER, wanted
-from Trainers.experiments.plan import Inputs, MeasuredArm, plan_of, report_path, steps_of
+from Trainers.experiments.plan import Inputs, MeasuredArm, Server, plan_of, report_path, steps_of
 from Trainers.experiments.rows import CHANGES
 from Trainers.experiments.run import run_arms
 from Trainers.experiments.scales import SCALES
@@ -220,6 +220,44 @@ def test_an_sft_adapter_that_is_there_is_not_trained_again():
     assert found["seed 0: A4 train"].adapter == Path("/mine/sft")
 
 
+SERVER = Server("serve {model} --port 8123", "http://localhost:8123/v1", 64)
+
+
+def served(name, command):
+    """What a step runs while its server is there, and that server's words."""
+    args = with_server.build_parser().parse_args(command[1:])
+    assert command[0] == "Tools/with_server.py" and args.base_url == SERVER.base_url, name
+    return Step(name, tuple(args.command[1:]), Path("x")), shlex.split(args.server)
+
+
+def test_with_a_server_each_arm_is_served_merged_and_asked_there():
+    plan = plan_of(inputs(server=SERVER, prompt_method="teacher:1,template:1"), [("A1", 0), ("A4", 0)])
+    steps = {step.name.removeprefix("seed 0: "): step for step in steps_of(plan)}
+    for arm in ("A1", "A4"):
+        merged = Path(f"/work dir/seed-0/{arm}/served/merged")
+        assert steps[f"{arm} export"].makes == merged / "config.json"
+        assert parsed(steps[f"{arm} export"]).format == ["safetensors"]
+        asked, words = served(arm, steps[f"{arm} heldout"].command)
+        assert words == ["serve", str(merged), "--port", "8123"]
+        args = parsed(asked)
+        assert (args.model, args.adapter, args.base_url, args.concurrency) == ("arm", None, [SERVER.base_url], 64)
+    played, words = served("play", steps["play round-1"].command)
+    args = parsed(played)
+    assert words[1] == "/work dir/seed-0/A1/served/merged"
+    assert (args.model, args.prompt_generator_model, args.prompts_per_call) == ("arm", "embedded", 1)
+    args.avoid = []
+    check_prompt_arguments(args)
+    assert args.writer_adapters == {"embedded": STARTER_WRITER}, "the same writer as without a server"
+
+
+def test_rounds_that_are_there_are_not_played_again(tmp_path):
+    (tmp_path / "seed-0-round-1.jsonl").write_text("")
+    steps = {step.name: step for step in steps_of(plan_of(inputs(played=tmp_path), [("A4", 0), ("A5", 0), ("A4", 1)]))}
+    assert "seed 0: play round-1" not in steps and "seed 1: play round-1" in steps
+    assert str(tmp_path / "seed-0-round-1.jsonl") in steps["seed 0: round-1-mixed rows"].command
+    assert str(tmp_path / "seed-0-round-1.jsonl") in steps["seed 0: shuffled rows"].command
+
+
 def test_which_arms_and_seeds_are_run():
     assert wanted(None, None) == list(ORDER)
     assert wanted(["A4", "A1"], None) == [(name, seed) for seed in (0, 1, 2) for name in ("A1", "A4")]
@@ -299,6 +337,7 @@ def outcomes_for(arm, seed, passed, total=20, failed="relevance", set_name="held
             "codes": [] if number in passed else [f"{failed}.x"],
             "called": f"tool_{number % 4}",
             "did": None,
+            "validator": "v1",
         }
         for number in range(total)
     ]
@@ -480,7 +519,7 @@ def test_a_folder_keeps_what_its_experiment_started_from(tmp_path):
     started_from = inputs(workdir=tmp_path / "work", sft_data=rows)
     run_arms([], started_from, tmp_path / "results", None)
     run_arms([], replace(started_from, processes=2), tmp_path / "results", None)
-    with pytest.raises(UsageError, match=r"holds an experiment with other settings .*; steps was 180, is 300;"):
+    with pytest.raises(UsageError, match=r"holds an experiment with other settings .*; steps was 120, is 300;"):
         run_arms([], replace(started_from, scale=SCALES["gpu"]), tmp_path / "results", None)
     rows.write_text("{}\n{}\n")
     with pytest.raises(UsageError, match=r"other settings \(sft_data was \S+ 3:"):

@@ -13,11 +13,12 @@ from pathlib import Path
 from Evaluator.console import run_main
 from Evaluator.errors import OK, UsageError
 from Evaluator.flag_types import number
+from Evaluator.model_flags import base_url
 from Evaluator.records import to_json_line
 from Trainers.common.base_models import EMBEDDED
 from Trainers.experiments.arms import ARMS, BEHAVIORS, HELDOUT, wanted
 from Trainers.experiments.rows import CHANGES, read_labelled
-from Trainers.experiments.scales import PROMPT_METHOD, SCALES
+from Trainers.experiments.scales import PROMPT_METHOD, SCALES, SERVED_NAME, SERVED_PROMPT_METHOD
 
 log = logging.getLogger(__name__)
 
@@ -130,10 +131,16 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="SFT adapters trained before, for seeds 0, 1, ... in turn (default: they are trained)",
     )
     group.add_argument(
+        "--played",
+        type=Path,
+        metavar="DIR",
+        help="folder with rounds played before, seed-0-round-1.jsonl and so on, to go on from (default: all are played)",
+    )
+    group.add_argument(
         "--prompt-method",
         metavar="METHOD",
-        help="who writes the requests of self-play, as the generator takes it "
-        f"(default: {PROMPT_METHOD} for embedded, else template)",
+        help="who writes the requests of self-play, as the generator takes it; with --server 'teacher' is the bundled "
+        f"writer (default for embedded: {PROMPT_METHOD}, with --server {SERVED_PROMPT_METHOD}; else template)",
     )
     for name, file, what in (
         ("heldout", "heldout_prompts.json", "tools are asked for"),
@@ -146,6 +153,27 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="FILE.json",
             help=f"prompts that arms are measured with, where {what} (default: the bundled {file})",
         )
+    group = parser.add_argument_group("who answers")
+    group.add_argument(
+        "--server",
+        metavar="COMMAND",
+        help="line that starts a server for the merged weights of an arm, {model} in it stands for their folder, and "
+        f"serves them by the name {SERVED_NAME!r} (default: the embedded engine answers)",
+    )
+    group.add_argument(
+        "--base-url",
+        type=base_url,
+        default="http://localhost:8123/v1",
+        metavar="URL",
+        help="where that server answers (default: %(default)s)",
+    )
+    group.add_argument(
+        "--concurrency",
+        type=number(int, 1),
+        default=64,
+        metavar="N",
+        help="requests that it is sent at once (default: %(default)s)",
+    )
     group = parser.add_argument_group("output")
     group.add_argument(
         "--results", type=Path, metavar="DIR", help="outcomes.jsonl and steps.json go here (default: WORKDIR/results)"
@@ -170,17 +198,20 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from Trainers.experiments.plan import Inputs, plan_of, steps_of
+    from Trainers.experiments.plan import Inputs, Server, plan_of, steps_of
     from Trainers.experiments.run import run_arms
 
     workdir = args.workdir.resolve()
-    for path in (args.sft_data, args.heldout_prompts, args.behavior_prompts, *args.sft_adapter):
+    played = [args.played] if args.played else []
+    for path in (args.sft_data, args.heldout_prompts, args.behavior_prompts, *args.sft_adapter, *played):
         if not path.exists():
             raise UsageError(f"there is no {path}")
     scale = SCALES[args.scale]
     if scale.rows_a_step % (scale.kto_batch_size * args.processes):
         most = scale.rows_a_step // scale.kto_batch_size
         raise UsageError(f"--processes {args.processes} do not divide a step: {most}, or a divisor of it")
+    server = Server(args.server, args.base_url, args.concurrency) if args.server else None
+    bundled_methods = SERVED_PROMPT_METHOD if server else PROMPT_METHOD
     inputs = Inputs(
         workdir=workdir,
         scale=scale,
@@ -188,8 +219,10 @@ def run(args: argparse.Namespace) -> int:
         sft_data=args.sft_data.resolve(),
         prompt_sets={HELDOUT: args.heldout_prompts.resolve(), BEHAVIORS: args.behavior_prompts.resolve()},
         sft_adapters={seed: path.resolve() for seed, path in enumerate(args.sft_adapter)},
-        prompt_method=args.prompt_method or (PROMPT_METHOD if args.model == EMBEDDED else "template"),
+        prompt_method=args.prompt_method or (bundled_methods if args.model == EMBEDDED else "template"),
         processes=args.processes,
+        server=server,
+        played=args.played.resolve() if args.played else None,
     )
     plan = plan_of(inputs, wanted(args.arms, args.seeds))
     if args.dry_run:

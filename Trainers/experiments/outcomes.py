@@ -1,10 +1,10 @@
 """The raw outcomes of an experiment: one line for each prompt that an arm was asked, made from the reports.
 
 {"arm": "A4", "seed": 0, "set": "heldout", "prompt": "...", "tool": "...", "behavior": null, "strict": false,
- "failed": "relevance", "codes": ["relevance.missing_tool:..."], "called": "...", "did": null}
+ "failed": "relevance", "codes": ["relevance.missing_tool:..."], "called": "...", "did": null, "validator": "..."}
 
 `tool` and `behavior` are what was right, `called` and `did` what the answer was, `failed` the check that it failed:
-the checks come in their order and end there.
+the checks come in their order and end there. `validator` is the fingerprint of the code that judged.
 """
 
 import json
@@ -17,7 +17,7 @@ from Evaluator.errors import UsageError
 from Evaluator.records import CHECKS, to_json_line
 
 Outcome = Mapping[str, Any]
-KEYS = ("arm", "seed", "set", "prompt", "tool", "behavior", "strict", "failed", "codes", "called", "did")
+KEYS = ("arm", "seed", "set", "prompt", "tool", "behavior", "strict", "failed", "codes", "called", "did", "validator")
 
 
 def outcomes_of(report: Mapping[str, Any], arm: str, seed: int, set_name: str) -> Iterable[dict[str, Any]]:
@@ -36,6 +36,7 @@ def outcomes_of(report: Mapping[str, Any], arm: str, seed: int, set_name: str) -
             "codes": sample["errors"],
             "called": (sample["called_tools"] or [None])[0],
             "did": sample["behavior"],
+            "validator": report["validator"]["fingerprint"],
         }
 
 
@@ -60,4 +61,6 @@ def read_outcomes(path: Path) -> Sequence[Outcome]:
     seen = {(one["arm"], one["seed"], one["set"], one["prompt"]) for one in outcomes}
     if len(seen) < len(outcomes):
         raise UsageError(f"{path} has the same prompt of an arm more than once")
+    if len({one["validator"] for one in outcomes}) > 1:
+        raise UsageError(f"{path} has outcomes that different versions of the validator have judged")
     return outcomes

@@ -1,10 +1,12 @@
 """The plan: which public commands, in which order, make and measure the arms. Values only; nothing is run here."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from Evaluator.runs.steps import ROOT, Step
+from Trainers.common.base_models import EMBEDDED
 from Trainers.experiments.arms import (
     ARMS,
     BASELINE,
@@ -17,17 +19,32 @@ from Trainers.experiments.arms import (
     STARTER,
     Arm,
 )
-from Trainers.experiments.scales import PROMPT_METHOD, Scale
+from Trainers.experiments.scales import PROMPT_METHOD, SERVED_NAME, Scale
 
 ADAPTER = "adapter_model.safetensors"
 """What a trainer leaves in its folder."""
 _SCRIPTS = {"sft": "Trainers/rtx3090_sft/train_sft.py", "kto": "Trainers/rtx3090_kto/train_kto.py"}
 
 
+MERGED = "merged"
+"""What an export makes for a server, in the folder that is served."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A program that serves an arm's merged weights: the line that starts it, with `{model}` for their folder, the URL
+    at which it answers, and how many requests it is sent at once."""
+
+    line: str
+    base_url: str
+    concurrency: int
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """What an experiment starts from. `sft_adapters` are trained already, by seed; `prompt_sets` by their name in
-    SETS, `processes` train together, on a row each. Paths are absolute."""
+    """What an experiment starts from. `sft_adapters` are trained already, by seed; rounds in the folder `played` have
+    been played; `prompt_sets` by their name in SETS, `processes` train together, on a row each. Without a `server` the
+    embedded engine answers. Paths are absolute."""
 
     workdir: Path
     scale: Scale
@@ -37,6 +54,8 @@ class Inputs:
     sft_adapters: dict[int, Path] = field(default_factory=dict)
     prompt_method: str = PROMPT_METHOD
     processes: int = 1
+    server: Server | None = None
+    played: Path | None = None
 
 
 def report_path(workdir: Path, arm: str, seed: int, name: str) -> Path:
@@ -85,23 +104,26 @@ class _Replication:
         yield from self.served(arm)
         for name in SETS:
             report = report_path(self.inputs.workdir, arm.name, self.seed, name)
-            yield self._step(
+            yield self._asking(
                 f"{arm.name} {name}",
                 report,
-                *("-m", "Evaluator", "--model", self.inputs.model, "--adapter", self._served_adapter(arm)),
+                arm,
+                ("-m", "Evaluator"),
                 *("--prompt-set", self.inputs.prompt_sets[name], "--output", report),
-                *("--max-tokens", self.inputs.scale.answer_max_tokens, "--concurrency", 1),
+                *("--max-tokens", self.inputs.scale.answer_max_tokens),
+                embedded_concurrency=1,
             )
 
     def served(self, arm: Arm) -> Iterator[Step]:
-        """An arm as a GGUF adapter, which the embedded engine plays and is measured with."""
+        """An arm as what plays and is measured: a GGUF adapter for the embedded engine, merged weights for a server."""
         yield from self.trained(arm)
-        adapter = self._served_adapter(arm)
+        served = self._served(arm)
         yield self._step(
             f"{arm.name} export",
-            adapter,
+            served / "config.json" if self.inputs.server else served,
             *("-m", "Trainers.export", self._adapter(arm), "--model-name", self.inputs.model),
-            *("--output", adapter.parent, "--overwrite"),
+            *(("--format", "safetensors") if self.inputs.server else ()),
+            *("--output", served.parent, "--overwrite"),
         )
 
     def trained(self, arm: Arm) -> Iterator[Step]:
@@ -114,7 +136,7 @@ class _Replication:
         files: list[Path] = []
         for name in arm.data:
             yield from self.played(name)
-            files.append(self._file(name))
+            files += self._files(name)
         if arm.change:
             yield self._changed(arm.change, files)
             files = [self._changed_file(arm.change)]
@@ -125,26 +147,58 @@ class _Replication:
         yield self._training(arm.name, arm.method, files, self._arm_flags(arm))
 
     def played(self, name: str) -> Iterator[Step]:
-        """The rows of a round: the first is played by SFT only, the second by the primary arm."""
-        if name == STARTER:
+        """The rows of a round, self-play and guided: the first by SFT only, the second by the primary arm."""
+        if name == STARTER or all(map(self._was_played, self._files(name))):
             return
         number = 1 if name == ROUND_1 else 2
         player = ARMS[BASELINE if number == 1 else PRIMARY]
         yield from self.served(player)
-        scale, output = self.inputs.scale, self._file(name)
-        avoided = [self.inputs.sft_data, *([self._file(ROUND_1)] if name == ROUND_2 else ())]
-        yield self._step(
-            f"play {name}",
-            output,
-            *("Tools/selfplay_generator_v2.py", "--model", self.inputs.model),
-            *("--adapter", self._served_adapter(player), "--prompt-method", self.inputs.prompt_method),
-            *("--num-samples-per-prompt", scale.samples_per_prompt, "--num-examples", scale.round_rows),
-            *("--behavior-share", scale.behavior_share, "--temperature", scale.temperature),
-            *("--max-tokens", scale.play_max_tokens, "--concurrency", scale.play_concurrency),
-            *("--avoid", *avoided, "--seed", 100 * self.seed + number, "--round", number, "--output", output),
-        )
+        scale, seed = self.inputs.scale, 100 * self.seed + number
+        selfplay, guided = self._files(name)
+        limits = ("--temperature", scale.temperature, "--max-tokens", scale.play_max_tokens, "--seed", seed)
+        avoided = [self.inputs.sft_data, *(self._files(ROUND_1)[:1] if name == ROUND_2 else ())]
+        if not self._was_played(selfplay):
+            yield self._asking(
+                f"play {name}",
+                selfplay,
+                player,
+                ("Tools/selfplay_generator_v2.py",),
+                *("--prompt-method", self.inputs.prompt_method, *self._writer()),
+                *("--num-samples-per-prompt", scale.samples_per_prompt, "--num-examples", scale.round_rows),
+                *("--behavior-share", scale.behavior_share, *limits),
+                *("--avoid", *avoided, "--round", number, "--output", selfplay),
+                embedded_concurrency=scale.play_concurrency,
+            )
+        if not self._was_played(guided):
+            yield self._asking(
+                f"guided {name}",
+                guided,
+                player,
+                ("Tools/selfplay_generator.py",),
+                *("--num-variations", scale.guided_variations, *limits, "--round", number, "--output", guided),
+                embedded_concurrency=scale.play_concurrency,
+            )
+
+    def _writer(self) -> Sequence[object]:
+        """The flags for who writes requests where the arm is on a server: the bundled writer, as without one."""
+        has_teacher = any(part.startswith("teacher") for part in self.inputs.prompt_method.split(","))
+        return ("--prompt-generator-model", EMBEDDED, "--prompts-per-call", 1) if has_teacher else ()
 
     # -- commands and files ---------------------------------------------------------------------------------------
+
+    def _asking(
+        self, name: str, makes: Path, arm: Arm, script: Sequence[str], *flags: object, embedded_concurrency: int
+    ) -> Step:
+        """A command that asks an arm: in the embedded engine, or on a server that is started for it."""
+        server, served = self.inputs.server, self._served(arm)
+        if not server:
+            model = ("--model", self.inputs.model, "--adapter", served)
+            return self._step(name, makes, *script, *model, *flags, "--concurrency", embedded_concurrency)
+        place = ("--base-url", server.base_url)
+        line = server.line.replace("{model}", shlex.quote(str(served)))
+        start = ("Tools/with_server.py", "--server", line, *place, "--server-log", self.folder / "server.log", "--")
+        model = ("--model", SERVED_NAME, *place)
+        return self._step(name, makes, *start, "python", *script, *model, *flags, "--concurrency", server.concurrency)
 
     def _training(self, name: str, method: str, files: Sequence[Path], flags: Sequence[object]) -> Step:
         output = self.folder / name / "adapter" if name in ARMS else self.folder / name
@@ -172,7 +226,7 @@ class _Replication:
         return (
             *("--adapter", self._adapter(ARMS[BASELINE]), "--max-steps", scale.steps),
             *("--learning-rate", f"{rate * arm.learning_rate_factor:g}", *beta),
-            *("--max-length", scale.max_length),
+            *("--max-length", scale.max_length, *(("--allow-eval-prompts",) if arm.data != (STARTER,) else ())),
         )
 
     def _changed(self, change: str, files: Sequence[Path]) -> Step:
@@ -183,7 +237,7 @@ class _Replication:
 
     def _mixed(self, files: Sequence[Path]) -> Step:
         """The files with rows of the starter beside them, as every round of the loop trains."""
-        name = "-".join([*(path.stem for path in files), "mixed"])
+        name = "-".join([*(path.stem.removeprefix(f"seed-{self.seed}-") for path in files), "mixed"])
         return self._step(
             f"{name} rows",
             self.folder / f"{name}.jsonl",
@@ -197,11 +251,22 @@ class _Replication:
             return self.inputs.sft_adapters.get(self.seed, self.folder / "sft")
         return self.folder / arm.name / "adapter"
 
-    def _served_adapter(self, arm: Arm) -> Path:
-        return self.folder / arm.name / "served" / "adapter.gguf"
+    def _served(self, arm: Arm) -> Path:
+        return self.folder / arm.name / "served" / (MERGED if self.inputs.server else "adapter.gguf")
 
-    def _file(self, name: str) -> Path:
-        return self.inputs.sft_data if name == STARTER else self.folder / f"{name}.jsonl"
+    def _files(self, name: str) -> list[Path]:
+        """The files of the rows that an arm's `data` names; of a round its self-play first."""
+        if name == STARTER:
+            return [self.inputs.sft_data]
+        names = (name, name.replace("round", "guided"))
+        played = [self.inputs.played / f"seed-{self.seed}-{one}.jsonl" if self.inputs.played else None for one in names]
+        return [
+            path if path and path.exists() else self.folder / f"{one}.jsonl"
+            for one, path in zip(names, played, strict=True)
+        ]
+
+    def _was_played(self, path: Path) -> bool:
+        return path.parent == self.inputs.played
 
     def _changed_file(self, change: str) -> Path:
         return self.folder / f"round-1-{change}.jsonl"

@@ -78,6 +78,7 @@ def settings_of(inputs: Inputs) -> dict[str, Any]:
     return {
         "model": inputs.model,
         "prompt_method": inputs.prompt_method,
+        "server": asdict(inputs.server) if inputs.server else None,
         **asdict(inputs.scale),
         **{name: f"{path} {file_fingerprint(path)}" for name, path in files.items()},
     }

@@ -5,6 +5,11 @@ from dataclasses import dataclass, replace
 PROMPT_METHOD = "self:1,template:1"
 """Who writes the requests of a round, where the model is the bundled one, which has an adapter for that."""
 
+SERVED_PROMPT_METHOD = PROMPT_METHOD.replace("self", "teacher")
+"""The same where the arm is on a server: the bundled model with the adapter for that, in the embedded engine."""
+SERVED_NAME = "arm"
+"""What servers call the model of an arm, whichever it is."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -25,6 +30,7 @@ class Scale:
     save_steps: int
     round_rows: int
     samples_per_prompt: int
+    guided_variations: int
     behavior_share: float
     temperature: str
     play_max_tokens: int
@@ -36,16 +42,17 @@ SMALL = Scale(
     sft_length=("--num-epochs", "2"),
     sft_learning_rate=1e-3,
     lora_rank=16,
-    steps=180,
+    steps=90,
     rows_a_step=8,
     kto_batch_size=4,
     more_sft_learning_rate=2e-4,
-    kto_learning_rate=2e-5,
+    kto_learning_rate=2e-4,
     beta=0.1,
     max_length=1024,
     save_steps=10,
-    round_rows=1200,
-    samples_per_prompt=4,
+    round_rows=400,
+    samples_per_prompt=2,
+    guided_variations=3,
     behavior_share=0.2,
     temperature="0.3-0.9",
     play_max_tokens=256,
@@ -62,6 +69,7 @@ SCALES = {
         save_steps=1,
         round_rows=16,
         samples_per_prompt=2,
+        guided_variations=1,
         behavior_share=1.0,  # where a plain answer can be right: both labels, from a model that knows no tools
         play_max_tokens=64,
         answer_max_tokens=16,
@@ -75,11 +83,12 @@ SCALES = {
         rows_a_step=32,
         kto_batch_size=8,
         more_sft_learning_rate=1e-4,
-        kto_learning_rate=1e-5,
+        kto_learning_rate=1e-4,
         max_length=2048,
         save_steps=50,
         round_rows=9600,
         samples_per_prompt=8,
+        guided_variations=16,
         play_max_tokens=384,
         play_concurrency=16,
     ),

@@ -1,0 +1,187 @@
+"""Start a model server, run a command against it, and stop the server: a step of a script that brings its own model.
+
+    python Tools/with_server.py --server "vllm serve merged --served-model-name mine --port 8123" \\
+        --base-url http://localhost:8123/v1 -- python -m Evaluator --model mine \\
+        --base-url http://localhost:8123/v1 --output report.json
+
+The exit status is the command's, and so are stdin and stdout. `python` is the one that runs this script.
+"""
+
+import argparse
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+if not __package__:  # run as a file: behave like `python -m` from the repository root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from Evaluator.console import run_main
+from Evaluator.errors import FAILED, ReportedError, UsageError
+from Evaluator.flag_types import number
+from Evaluator.model_flags import base_url
+from Evaluator.runs.signals import Signals
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.25
+_LONGEST_GOODBYE_S = 20.0
+"""So long a server may take to end before it is killed."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Start a model server, run a command when it answers, stop the server.",
+        epilog="examples:\n"
+        '  python Tools/with_server.py --server "vllm serve merged --served-model-name mine --port 8123" '
+        "--base-url http://localhost:8123/v1 -- python -m Evaluator --model mine "
+        "--base-url http://localhost:8123/v1 --output report.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--server", required=True, metavar="COMMAND", help="the command line that starts the server")
+    parser.add_argument(
+        "--base-url",
+        type=base_url,
+        required=True,
+        metavar="URL",
+        help="where it will answer, such as http://localhost:8123/v1; what answers there already is not used",
+    )
+    parser.add_argument(
+        "--server-log",
+        type=Path,
+        metavar="FILE",
+        help="what the server prints is added to this file (default: it goes to stderr)",
+    )
+    parser.add_argument(
+        "--wait-s",
+        type=number(float, 1),
+        default=600.0,
+        metavar="SECONDS",
+        help="longest wait for its first answer (default: %(default)g)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show tracebacks and debug messages")
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after --")
+    return parser
+
+
+def run_with_server(args: argparse.Namespace) -> int:
+    """Run the command while the server runs; give its exit status."""
+    with Signals() as signals:
+        signals.interrupt = False
+        if answers(args.base_url):
+            raise UsageError(f"a server answers at {args.base_url} already: stop it, or choose another port")
+        with started(args.server, args.server_log) as server:
+            wait_for_answer(server, args.base_url, args.wait_s, signals)
+            return command_status(args.command, signals)
+
+
+def answers(url: str) -> bool:
+    """Whether there is a server whose list of models can be read."""
+    import requests
+
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy stands between this machine and itself
+        try:
+            return session.get(f"{url}/models", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+
+@contextmanager
+def started(command: str, log_path: Path | None) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server with all processes that it starts, ended when the block is left, and on Linux also if this is killed."""
+    words = shlex.split(command)
+    output = log_path.open("ab") if log_path else os.fdopen(os.dup(sys.stderr.fileno()), "wb")
+    with output:
+        try:
+            server = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        except (OSError, IndexError) as error:
+            raise UsageError(f"cannot start the server {command!r}: {error}") from error
+    try:
+        yield server
+    finally:
+        _end(server)
+
+
+def wait_for_answer(server: "subprocess.Popen[bytes]", url: str, seconds: float, signals: Signals) -> None:
+    """Wait until the server answers. Raises ReportedError where it ends before, takes too long, or a signal comes."""
+    deadline = time.monotonic() + seconds
+    while not answers(url):
+        if signals.received:
+            raise _Stopped(signals.status)
+        if server.poll() is not None:
+            raise ReportedError(f"the server ended with status {server.returncode} before it answered at {url}")
+        if time.monotonic() > deadline:
+            raise ReportedError(f"the server did not answer at {url} within {seconds:g} s: see --wait-s")
+        time.sleep(_POLL_S)
+
+
+def command_status(command: Sequence[str], signals: Signals) -> int:
+    """Run a command, pass signals on to it, and give its exit status; 1 where a signal ended it."""
+    words = [sys.executable if command[0] == "python" else command[0], *command[1:]]
+    try:
+        child = subprocess.Popen(words)
+    except OSError as error:
+        raise UsageError(f"cannot run {shlex.join(command)}: {error.strerror}") from error
+    passed_on = 0
+    while True:
+        try:
+            status = child.wait(timeout=_POLL_S)
+            return status if status >= 0 else FAILED
+        except subprocess.TimeoutExpired:
+            for received in signals.received[passed_on:]:
+                passed_on += 1
+                child.send_signal(received)
+
+
+class _Stopped(ReportedError):
+    """A signal came before the command began."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("stopped before the server answered")
+        self.status = status
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End a server and what it has started: kindly, then not."""
+    if os.name != "posix":
+        server.terminate()
+        return
+    for way in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, way)
+            server.wait(timeout=_LONGEST_GOODBYE_S)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    return run_main(lambda: run_with_server(args), verbose=args.verbose)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

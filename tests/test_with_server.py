@@ -1,0 +1,121 @@
+"""A command against a server that is started for it: waits, passes on status and signals, leaves nothing running."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from Tools import with_server
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVER = """
+import http.server, subprocess, sys, time
+time.sleep(float(sys.argv[2]))
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open(sys.argv[3], "w").write(str(child.pid))
+class Models(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/v1/models" else 404)
+        self.end_headers()
+        self.wfile.write(b"{}")
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Models).serve_forever()
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """(server's command line, its URL, the file with the process that it starts)"""
+    (tmp_path / "server.py").write_text(SERVER)
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    line = f'"{sys.executable}" "{tmp_path}/server.py" {port} 0.3 "{tmp_path}/child"'
+    return line, f"http://127.0.0.1:{port}/v1", tmp_path / "child"
+
+
+def run(line, url, *command, **options):
+    words = [sys.executable, "Tools/with_server.py", "--server", line, "--base-url", url, "--", *command]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def is_gone(child):
+    """Whether the process that the server started has ended."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        stat = Path(f"/proc/{child.read_text()}/stat")
+        if not stat.exists() or stat.read_text().split()[2] == "Z":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+ASKS = "import sys, urllib.request as u; u.urlopen(sys.argv[1] + '/models'); print(sys.stdin.read()); sys.exit(7)"
+
+
+def test_the_command_runs_when_the_server_answers_and_its_status_and_streams_are_its_own(place):
+    line, url, child = place
+    done = run(line, url, "python", "-c", ASKS, url, input="what is asked")
+    assert (done.returncode, done.stdout) == (7, "what is asked\n"), done.stderr
+    assert is_gone(child) and not with_server.answers(url)
+
+
+def test_a_server_that_is_there_already_is_not_taken_for_the_one_to_start(place):
+    line, url, _ = place
+    words = [sys.executable, "Tools/with_server.py", "--server", line, "--base-url", url, "--"]
+    done = run(line, url, *words, "python", "-c", "raise SystemExit(0)")
+    assert done.returncode == 2 and f"a server answers at {url} already" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        (f'"{sys.executable}" -c "raise SystemExit(5)"', "the server ended with status 5 before it answered"),
+        ("no-such-program --port 1", "cannot start the server 'no-such-program --port 1'"),
+        ("'", "cannot start the server"),
+    ],
+)
+def test_a_server_that_does_not_start_is_a_sentence(place, line, said):
+    done = run(line, place[1], "python", "-c", "print('asked')")
+    assert done.returncode in (1, 2) and said in done.stderr and not done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_takes_too_long_is_a_sentence(place):
+    line = f'"{sys.executable}" -c "import time; time.sleep(60)"'
+    words = [sys.executable, "Tools/with_server.py", "--server", line, "--base-url", place[1], "--wait-s", "1"]
+    done = subprocess.run([*words, "--", "true"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "did not answer" in done.stderr
+
+
+def test_a_signal_reaches_the_command_and_the_server_ends_too(place, tmp_path):
+    line, url, child = place
+    command = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); "
+    command += "open(sys.argv[1], 'w'); time.sleep(60)"
+    words = [sys.executable, "Tools/with_server.py", "--server", line, "--base-url", url, "--"]
+    running = subprocess.Popen([*words, "python", "-c", command, str(tmp_path / "began")], cwd=ROOT)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "began").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=30) == 3
+    assert is_gone(child)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_a_server_does_not_outlive_a_killed_run(place):
+    line, url, child = place
+    words = [sys.executable, "Tools/with_server.py", "--server", line, "--base-url", url, "--"]
+    running = subprocess.Popen([*words, "sleep", "30"], cwd=ROOT)
+    deadline = time.monotonic() + 20
+    while not with_server.answers(url) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    while with_server.answers(url) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not with_server.answers(url)
+    os.kill(int(child.read_text()), signal.SIGKILL)
