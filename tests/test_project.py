@@ -21,6 +21,7 @@ from Tools import (
     selfplay_generator_v2,
     selfplay_loop,
     validate_dataset,
+    with_server,
 )
 from Trainers.benchmark_gpu import __main__ as benchmark_gpu
 from Trainers.experiments import __main__ as experiments
@@ -43,6 +44,7 @@ PARSERS = {
     "validate_dataset.py": validate_dataset.build_parser(),
     "dataset_report.py": dataset_report.build_parser(),
     "measure_validator.py": measure_validator.build_parser(),
+    "with_server.py": with_server.build_parser(),
     "Evaluator": evaluator.build_parser(),
     "Evaluator compare": evaluator.build_compare_parser(),
     "train_sft.py": train_sft.build_parser(),
@@ -86,7 +88,10 @@ TRAINERS_KNOW = {
 }
 """What a row is and what labels weigh, how a program ends, which weights the embedded engine has: no more of it."""
 EXPERIMENTS_KNOW = TRAINERS_KNOW | {
+    "Evaluator.decontamination",
     "Evaluator.intervals",
+    "Evaluator.model_flags",
+    "Evaluator.prompt_sets",
     "Evaluator.reports.compare",
     "Evaluator.reports.report",
     "Evaluator.runs.kept_settings",

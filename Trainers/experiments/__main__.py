@@ -5,6 +5,7 @@ python -m Trainers.experiments table
 """
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,11 +44,12 @@ def _build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
         description="Run an experiment with controls: does a round of self-play and KTO help? See README.md there.",
         allow_abbrev=False,
     )
-    added = parser.add_subparsers(dest="command", required=True, metavar="run|rows|table")
+    added = parser.add_subparsers(dest="command", required=True, metavar="run|rows|guided|table")
     commands = {}
     for name, add_arguments, about, epilog in (
         ("run", add_run_arguments, "run the arms, or go on with them", RUN_EXAMPLES),
         ("rows", add_rows_arguments, "make an arm's rows of a round's; JSONL on stdout", ROWS_EXAMPLES),
+        ("guided", add_guided_arguments, "make a round's guided prompts; a prompt set on stdout", GUIDED_EXAMPLES),
         ("table", add_table_arguments, "print the results as Markdown", TABLE_EXAMPLES),
     ):
         commands[name] = added.add_parser(
@@ -69,6 +71,7 @@ RUN_EXAMPLES = (
     "  python -m Trainers.experiments run --workdir experiment --arms A1 A4 --seeds 0 --until-s 3000"
 )
 ROWS_EXAMPLES = "examples:\n  python -m Trainers.experiments rows shuffled round-1.jsonl --seed 1 > shuffled.jsonl"
+GUIDED_EXAMPLES = "examples:\n  python -m Trainers.experiments guided Evaluator/prompts/heldout_prompts.json > g.json"
 TABLE_EXAMPLES = (
     "examples:\n"
     "  python -m Trainers.experiments table experiment/results/outcomes.jsonl\n"
@@ -186,6 +189,12 @@ def add_rows_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=number(int, 0), default=0, help="of the shuffling (default: %(default)s)")
 
 
+def add_guided_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE.json", help="prompt sets that models are measured with"
+    )
+
+
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
@@ -239,6 +248,13 @@ def make_rows(args: argparse.Namespace) -> int:
     return OK
 
 
+def make_guided(args: argparse.Namespace) -> int:
+    from Trainers.experiments.guided import guided_prompts
+
+    print(json.dumps(guided_prompts(args.files), indent=1, ensure_ascii=False))
+    return OK
+
+
 def print_table(args: argparse.Namespace) -> int:
     from Trainers.experiments.outcomes import read_outcomes
     from Trainers.experiments.table import Outcomes, table_lines
@@ -249,7 +265,7 @@ def print_table(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    work = {"run": run, "rows": make_rows, "table": print_table}[args.command]
+    work = {"run": run, "rows": make_rows, "guided": make_guided, "table": print_table}[args.command]
     return run_main(lambda: work(args), verbose=args.verbose)
 
 

@@ -12,7 +12,7 @@ SFT, KTO = "sft", "kto"
 
 HELDOUT, BEHAVIORS = "heldout", "behaviors"
 SETS = (HELDOUT, BEHAVIORS)
-"""Prompt sets that every arm is asked."""
+"""Prompt sets that arms are asked."""
 
 STARTER = "starter"
 """Rows that the SFT adapter was trained on."""
@@ -59,6 +59,8 @@ ARMS = {
     )
 }
 BASELINE, PRIMARY, CONTROL = "A1", "A4", "A5"
+ASKED_BEHAVIORS = (BASELINE, PRIMARY, CONTROL, "A7")
+"""Arms that are asked BEHAVIORS as well; all are asked HELDOUT."""
 FOLLOW_UPS = ("F1", "F2", "F3", "F4")
 """Looked at only where round 1 does not help; in no test of the protocol."""
 
@@ -68,6 +70,11 @@ ORDER = (
     *((name, 0) for name in ("A6", "A2", "A7", "A8")),
 )
 """(arm, seed) of the protocol, what tells most first, so that a run that ends early has not been in vain."""
+
+
+def sets_of(arm: Arm) -> tuple[str, ...]:
+    """The prompt sets that an arm is asked."""
+    return SETS if arm.name in ASKED_BEHAVIORS else (HELDOUT,)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from Trainers.experiments.arms import (
     PRIMARY,
     ROUND_1,
     ROUND_2,
-    SETS,
     STARTER,
     Arm,
+    sets_of,
 )
 from Trainers.experiments.scales import PROMPT_METHOD, SERVED_NAME, Scale
 
@@ -43,7 +43,7 @@ class Server:
 @dataclass(frozen=True)
 class Inputs:
     """What an experiment starts from. `sft_adapters` are trained already, by seed; rounds in the folder `played` have
-    been played; `prompt_sets` by their name in SETS, `processes` train together, on a row each. Without a `server` the
+    been played; `prompt_sets` by their name in arms.SETS, `processes` train together, on a row each. Without a `server` the
     embedded engine answers. Paths are absolute."""
 
     workdir: Path
@@ -59,7 +59,7 @@ class Inputs:
 
 
 def report_path(workdir: Path, arm: str, seed: int, name: str) -> Path:
-    """The report of an arm on one of the SETS."""
+    """The report of an arm on a prompt set."""
     return workdir / f"seed-{seed}" / arm / f"{name}.json"
 
 
@@ -102,7 +102,7 @@ class _Replication:
     def measured(self, arm: Arm) -> Iterator[Step]:
         """An arm, trained, exported and asked every prompt."""
         yield from self.served(arm)
-        for name in SETS:
+        for name in sets_of(arm):
             report = report_path(self.inputs.workdir, arm.name, self.seed, name)
             yield self._asking(
                 f"{arm.name} {name}",
@@ -170,12 +170,26 @@ class _Replication:
                 embedded_concurrency=scale.play_concurrency,
             )
         if not self._was_played(guided):
+            measured = self.inputs.prompt_sets.values()
+            asked = self.folder / "guided-prompts.json"
+            command = ("-m", "Trainers.experiments", "guided", *measured)
+            yield self._step("guided prompts", asked, *command, saves_stdout=True)
             yield self._asking(
                 f"guided {name}",
                 guided,
                 player,
                 ("Tools/selfplay_generator.py",),
-                *("--num-variations", scale.guided_variations, *limits, "--round", number, "--output", guided),
+                *(
+                    "--prompt-set",
+                    asked,
+                    "--num-variations",
+                    scale.guided_variations,
+                    *limits,
+                    "--round",
+                    number,
+                    "--output",
+                    guided,
+                ),
                 embedded_concurrency=scale.play_concurrency,
             )
 
