@@ -24,6 +24,7 @@ from Evaluator.reports.report import load_report, validator_fingerprint
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.runs.kept_settings import keep_settings
 from Evaluator.runs.output_files import write_atomically
+from Evaluator.runs.serving import add_server_arguments
 from Evaluator.runs.steps import Steps
 from Tools.loop.commands import (
     BEHAVIOR,
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_loop_arguments(parser)
     add_model_arguments(parser)
+    add_server_arguments(parser)
     add_data_arguments(parser)
     add_training_arguments(parser)
     return parser

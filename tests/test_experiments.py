@@ -19,12 +19,13 @@ from Evaluator.intervals import paired_difference_interval
 from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, load_prompt_sets
 from Evaluator.records import CHECKS
 from Evaluator.rows import row_from
+from Evaluator.runs.serving import Server
 from Evaluator.runs.steps import Step, StepFailed
 from Tools import mix_datasets, selfplay_generator_v2, with_server
 from Tools.prompts.prompt_flags import check_prompt_arguments
 from Trainers.experiments import __main__ as experiments
 from Trainers.experiments.arms import ARMS, FOLLOW_UPS, HYPOTHESES, ORDER, wanted
-from Trainers.experiments.plan import Inputs, MeasuredArm, Server, plan_of, report_path, steps_of
+from Trainers.experiments.plan import Inputs, MeasuredArm, plan_of, report_path, steps_of
 from Trainers.experiments.rows import CHANGES
 from Trainers.experiments.run import run_arms
 from Trainers.experiments.scales import SCALES

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,10 +18,12 @@ from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, load_prompt
 from Evaluator.runs.steps import Steps
 from tests.datasets import healthy_rows, write_lines
 from tests.vaults import CATALOG
-from Tools import dataset_report, mix_datasets, selfplay_generator_v2, selfplay_loop, validate_dataset
+from Tools import dataset_report, mix_datasets, selfplay_generator_v2, selfplay_loop, validate_dataset, with_server
 from Tools.loop import flags
+from Tools.loop.commands import Commands
 from Tools.loop.stopping import Measured, reasons_to_stop
 from Tools.prompts.cells import right_answer
+from Tools.prompts.prompt_flags import check_prompt_arguments
 from Tools.selfplay_loop import tools_without_right_answer
 from Trainers.export import __main__ as export
 from Trainers.rtx3090_kto import train_kto
@@ -236,6 +239,34 @@ def test_a_loop_begins_at_the_bundled_adapter_and_rows(monkeypatch):
 def test_what_is_missing_is_told_before_anything_starts(loop, tmp_path, flags, said):
     status, _, err = loop(*flags)
     assert status == 2 and said in err and not (tmp_path / "loop").exists()
+
+
+def asked(step):
+    """The server's words and the arguments of the command that a step runs while it is there."""
+    assert step.command[0] == "Tools/with_server.py"
+    around = with_server.build_parser().parse_args(step.command[1:])
+    python, *command = around.command
+    assert python == "python"
+    module = {"-m": evaluator, "Tools/selfplay_generator_v2.py": selfplay_generator_v2}[command[0]]
+    return shlex.split(around.server), module.build_parser().parse_args(command[2 if command[0] == "-m" else 1 :])
+
+
+@pytest.mark.parametrize(("base", "writes"), [("7b", None), ("embedded", "embedded")])
+def test_with_a_server_the_weights_of_each_round_are_merged_and_asked_there(tmp_path, base, writes):
+    server = ["--server", "vllm serve {model} --port 8123", "--server-concurrency", "99", "--prompt-method", "self"]
+    args = selfplay_loop.build_parser().parse_args(["--workdir", str(tmp_path / "a loop"), "--base", base, *server])
+    args.curated, args.adapter = [], tmp_path / "sft"
+    commands = Commands(args)
+    exported = export.build_parser().parse_args(commands.export(1).command[2:])
+    assert exported.format == ["safetensors"]
+    words, playing = asked(commands.play(2))
+    assert words == ["vllm", "serve", str(exported.output / "merged"), "--port", "8123"]
+    assert (playing.model, playing.adapter, playing.base_url) == ("arm", None, ["http://localhost:8123/v1"])
+    assert playing.prompt_generator_model == writes, "the bundled model has an adapter of its own for that"
+    check_prompt_arguments(playing)
+    words, measuring = asked(commands.evaluation(1, "heldout", None))
+    assert words[2] == str(exported.output / "merged") and measuring.model == "arm"
+    assert commands.evaluation(1, "heldout", None).how == ("--concurrency", "99")
 
 
 def test_the_loop_needs_what_trains(loop, monkeypatch):

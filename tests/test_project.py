@@ -90,12 +90,12 @@ TRAINERS_KNOW = {
 EXPERIMENTS_KNOW = TRAINERS_KNOW | {
     "Evaluator.decontamination",
     "Evaluator.intervals",
-    "Evaluator.model_flags",
     "Evaluator.prompt_sets",
     "Evaluator.reports.compare",
     "Evaluator.reports.report",
     "Evaluator.runs.kept_settings",
     "Evaluator.runs.output_files",
+    "Evaluator.runs.serving",
     "Evaluator.runs.steps",
 }
 """They run both sides' commands and say what came of it: reports, statistics, steps."""

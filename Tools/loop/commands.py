@@ -2,11 +2,12 @@
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from Evaluator.model_flags import is_embedded
+from Evaluator.model_flags import EMBEDDED, is_embedded
 from Evaluator.prompt_sets import EVALUATION_SETS
+from Evaluator.runs.serving import MERGED, server_from
 from Evaluator.runs.steps import Step
 
 PLAY, MISSING_TOOLS, COVERAGE, JUDGED, TRAIN = (
@@ -15,7 +16,7 @@ PLAY, MISSING_TOOLS, COVERAGE, JUDGED, TRAIN = (
 DATA_NUMBERS, ADAPTER, SERVED, COMPARISON = "data_numbers.json", "adapter", "served", "comparison"
 HELDOUT, BEHAVIOR = "heldout", "behavior"
 MERGED_TYPE = "q8_0"
-"""How a base that is no GGUF file is served: merged with the adapter, in 8 bits."""
+"""How a base that is no GGUF file is served without a server: merged with the adapter, in 8 bits."""
 TRAINING_FLAGS = (
     "--learning-rate", "--num-epochs", "--max-steps", "--batch-size", "--gradient-accumulation-steps", "--beta",
     "--max-length", "--device",
@@ -29,6 +30,7 @@ class Commands:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
+        self._server = server_from(args)
 
     def folder(self, number: int) -> Path:
         return self._args.workdir / f"round_{number}"
@@ -47,7 +49,7 @@ class Commands:
     # -- the data of a round
 
     def play(self, number: int) -> Step:
-        flags = ("--prompt-method", self._args.prompt_method, "--num-examples", str(self._args.examples_per_round))
+        flags = (*self._prompt_method(), "--num-examples", str(self._args.examples_per_round))
         output = self.path(number, PLAY)
         return self._generation(f"round {number}: self-play", number, flags, self._generated(number - 1), output)
 
@@ -57,9 +59,17 @@ class Commands:
         earlier = [*self._generated(number - 1), self.path(number, PLAY)]
         return self._generation(f"round {number}: missing tools", number, flags, earlier, self.path(number, COVERAGE))
 
+    def _prompt_method(self) -> Sequence[str]:
+        """Who writes requests; where the bundled model is on a server, that is still the embedded one, as a teacher."""
+        method = self._args.prompt_method
+        if not (self._server and self._args.base == EMBEDDED and "self" in method):
+            return ("--prompt-method", method)
+        teacher = ("--prompt-generator-model", EMBEDDED, "--prompts-per-call", "1")
+        return ("--prompt-method", method.replace("self", "teacher"), *teacher)
+
     def _generation(self, name: str, number: int, flags: Sequence[str], earlier: Sequence[Path], output: Path) -> Step:
         args = self._args
-        command = ["Tools/selfplay_generator_v2.py", *self._model(number - 1), *flags]
+        command = [*self._asking(number - 1, "Tools/selfplay_generator_v2.py"), *flags]
         command += ["--num-samples-per-prompt", str(args.num_samples_per_prompt)]
         command += ["--round", str(number), "--seed", str(args.seed + number)]
         command += ["--avoid", *map(str, earlier)] if earlier else []
@@ -107,14 +117,17 @@ class Commands:
     def export(self, number: int) -> Step:
         served = self.path(number, SERVED)
         command = ["-m", "Trainers.export", str(self.adapter(number)), "--output", str(served), "--overwrite"]
-        command += [] if is_embedded(self._args.base) else ["--format", "gguf", "--gguf-type", MERGED_TYPE]
+        if self._server:
+            command += ["--format", "safetensors"]
+        elif not is_embedded(self._args.base):
+            command += ["--format", "gguf", "--gguf-type", MERGED_TYPE]
         return Step(f"round {number}: export", tuple(command), served / "Modelfile")
 
     def evaluation(self, number: int, name: str, validator: str | None) -> Step:
         """`name` and `validator` as for report()."""
         prompts = {HELDOUT: self._args.heldout_prompts, BEHAVIOR: self._args.behavior_prompts}[name]
         report = self.report(number, name, validator)
-        command = ("-m", "Evaluator", *self._model(number), "--prompt-set", str(prompts), "--output", str(report))
+        command = (*self._asking(number, "-m", "Evaluator"), "--prompt-set", str(prompts), "--output", str(report))
         command = (*command, "--html", str(report.with_suffix(".html")))
         return Step(f"round {number}: {report.stem} prompts", command, report, how=self._concurrency())
 
@@ -130,14 +143,15 @@ class Commands:
         command += ("--html", str(path.with_suffix(".html")))
         return Step(f"round {number}: {path.stem}", command, path, saves_stdout=True)
 
-    def _model(self, number: int) -> Iterator[str]:
-        """The flags that serve the model of a round: base and adapter, or both merged."""
+    def _asking(self, number: int, *script: str) -> Sequence[str]:
+        """A command that asks the model of a round: on a server that is started for it, or in the embedded engine."""
         args, served = self._args, self.path(number, SERVED)
+        limits = ("--max-tokens", str(args.max_tokens), "--context-length", str(args.context_length))
+        if self._server:
+            return (*self._server.command(served / MERGED, args.workdir / "server.log", *script), *limits)
         if is_embedded(args.base):
-            yield from ("--model", args.base, "--adapter", str(served / "adapter.gguf"))
-        else:
-            yield from ("--model", str(served / f"model-{MERGED_TYPE}.gguf"))
-        yield from ("--max-tokens", str(args.max_tokens), "--context-length", str(args.context_length))
+            return (*script, "--model", args.base, "--adapter", str(served / "adapter.gguf"), *limits)
+        return (*script, "--model", str(served / f"model-{MERGED_TYPE}.gguf"), *limits)
 
     def _concurrency(self) -> tuple[str, str]:
-        return "--concurrency", str(self._args.concurrency)
+        return "--concurrency", str(self._server.concurrency if self._server else self._args.concurrency)

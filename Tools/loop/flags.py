@@ -18,7 +18,7 @@ STARTER_ROWS = ROOT / "Datasets" / "starter_sft.jsonl"
 STARTER_REQUESTS = STARTER_ROWS.with_name("starter_writer_sft.jsonl")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 PACKAGES = ("xllamacpp", "torch", "trl", "peft", "gguf", "jinja2")
-_NEED_NOT_AGREE = ("workdir", "rounds", "concurrency", "save_steps", "max_p", "verbose")
+_NEED_NOT_AGREE = ("workdir", "rounds", "concurrency", "server_concurrency", "save_steps", "max_p", "verbose")
 """Flags that may change while a loop goes on."""
 
 
@@ -173,7 +173,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     for path in (args.heldout_prompts, args.behavior_prompts):
         if not path.is_file():
             raise UsageError(f"there is no prompt set {path}")
-    for package in PACKAGES:
+    answers_here = not args.server or args.base == EMBEDDED
+    for package in PACKAGES if answers_here else PACKAGES[1:]:
         if find_spec(package) is None:
             raise ModuleNotFoundError(name=package)
 

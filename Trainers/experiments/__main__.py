@@ -14,12 +14,12 @@ from pathlib import Path
 from Evaluator.console import run_main
 from Evaluator.errors import OK, UsageError
 from Evaluator.flag_types import number
-from Evaluator.model_flags import base_url
 from Evaluator.records import to_json_line
+from Evaluator.runs.serving import add_server_arguments, server_from
 from Trainers.common.base_models import EMBEDDED
 from Trainers.experiments.arms import ARMS, BEHAVIORS, HELDOUT, wanted
 from Trainers.experiments.rows import CHANGES, read_labelled
-from Trainers.experiments.scales import PROMPT_METHOD, SCALES, SERVED_NAME, SERVED_PROMPT_METHOD
+from Trainers.experiments.scales import PROMPT_METHOD, SCALES, SERVED_PROMPT_METHOD
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--played",
         type=Path,
         metavar="DIR",
-        help="folder with rounds played before, seed-0-round-1.jsonl and so on, to go on from (default: all are played)",
+        help="folder with rounds played before: seed-0-round-1.jsonl, seed-0-guided-1.jsonl (default: all are played)",
     )
     group.add_argument(
         "--prompt-method",
@@ -156,27 +156,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="FILE.json",
             help=f"prompts that arms are measured with, where {what} (default: the bundled {file})",
         )
-    group = parser.add_argument_group("who answers")
-    group.add_argument(
-        "--server",
-        metavar="COMMAND",
-        help="line that starts a server for the merged weights of an arm, {model} in it stands for their folder, and "
-        f"serves them by the name {SERVED_NAME!r} (default: the embedded engine answers)",
-    )
-    group.add_argument(
-        "--base-url",
-        type=base_url,
-        default="http://localhost:8123/v1",
-        metavar="URL",
-        help="where that server answers (default: %(default)s)",
-    )
-    group.add_argument(
-        "--concurrency",
-        type=number(int, 1),
-        default=64,
-        metavar="N",
-        help="requests that it is sent at once (default: %(default)s)",
-    )
+    add_server_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--results", type=Path, metavar="DIR", help="outcomes.jsonl and steps.json go here (default: WORKDIR/results)"
@@ -207,7 +187,7 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from Trainers.experiments.plan import Inputs, Server, plan_of, steps_of
+    from Trainers.experiments.plan import Inputs, plan_of, steps_of
     from Trainers.experiments.run import run_arms
 
     workdir = args.workdir.resolve()
@@ -219,7 +199,7 @@ def run(args: argparse.Namespace) -> int:
     if scale.rows_a_step % (scale.kto_batch_size * args.processes):
         most = scale.rows_a_step // scale.kto_batch_size
         raise UsageError(f"--processes {args.processes} do not divide a step: {most}, or a divisor of it")
-    server = Server(args.server, args.base_url, args.concurrency) if args.server else None
+    server = server_from(args)
     bundled_methods = SERVED_PROMPT_METHOD if server else PROMPT_METHOD
     inputs = Inputs(
         workdir=workdir,

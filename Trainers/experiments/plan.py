@@ -1,10 +1,10 @@
 """The plan: which public commands, in which order, make and measure the arms. Values only; nothing is run here."""
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from Evaluator.runs.serving import MERGED, Server
 from Evaluator.runs.steps import ROOT, Step
 from Trainers.common.base_models import EMBEDDED
 from Trainers.experiments.arms import (
@@ -19,32 +19,18 @@ from Trainers.experiments.arms import (
     Arm,
     sets_of,
 )
-from Trainers.experiments.scales import PROMPT_METHOD, SERVED_NAME, Scale
+from Trainers.experiments.scales import PROMPT_METHOD, Scale
 
 ADAPTER = "adapter_model.safetensors"
 """What a trainer leaves in its folder."""
 _SCRIPTS = {"sft": "Trainers/rtx3090_sft/train_sft.py", "kto": "Trainers/rtx3090_kto/train_kto.py"}
 
 
-MERGED = "merged"
-"""What an export makes for a server, in the folder that is served."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """A program that serves an arm's merged weights: the line that starts it, with `{model}` for their folder, the URL
-    at which it answers, and how many requests it is sent at once."""
-
-    line: str
-    base_url: str
-    concurrency: int
-
-
 @dataclass(frozen=True)
 class Inputs:
     """What an experiment starts from. `sft_adapters` are trained already, by seed; rounds in the folder `played` have
-    been played; `prompt_sets` by their name in arms.SETS, `processes` train together, on a row each. Without a `server` the
-    embedded engine answers. Paths are absolute."""
+    been played; `prompt_sets` by their name in arms.SETS, `processes` train together, on a row each. Without a
+    `server` the embedded engine answers. Paths are absolute."""
 
     workdir: Path
     scale: Scale
@@ -208,11 +194,8 @@ class _Replication:
         if not server:
             model = ("--model", self.inputs.model, "--adapter", served)
             return self._step(name, makes, *script, *model, *flags, "--concurrency", embedded_concurrency)
-        place = ("--base-url", server.base_url)
-        line = server.line.replace("{model}", shlex.quote(str(served)))
-        start = ("Tools/with_server.py", "--server", line, *place, "--server-log", self.folder / "server.log", "--")
-        model = ("--model", SERVED_NAME, *place)
-        return self._step(name, makes, *start, "python", *script, *model, *flags, "--concurrency", server.concurrency)
+        asking = (*script, *flags, "--concurrency", server.concurrency)
+        return self._step(name, makes, *server.command(served, self.folder / "server.log", *map(_shown, asking)))
 
     def _training(self, name: str, method: str, files: Sequence[Path], flags: Sequence[object]) -> Step:
         output = self.folder / name / "adapter" if name in ARMS else self.folder / name

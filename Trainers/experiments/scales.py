@@ -7,8 +7,6 @@ PROMPT_METHOD = "self:1,template:1"
 
 SERVED_PROMPT_METHOD = PROMPT_METHOD.replace("self", "teacher")
 """The same where the arm is on a server: the bundled model with the adapter for that, in the embedded engine."""
-SERVED_NAME = "arm"
-"""What servers call the model of an arm, whichever it is."""
 
 
 @dataclass(frozen=True)
