@@ -97,19 +97,18 @@ def answers(url: str) -> bool:
 @contextmanager
 def started(command: str, log_path: Path | None) -> Iterator["subprocess.Popen[bytes]"]:
     """A server with all processes that it starts, ended when the block is left, and on Linux also if this is killed."""
-    words = shlex.split(command)
     output = log_path.open("ab") if log_path else os.fdopen(os.dup(sys.stderr.fileno()), "wb")
     with output:
         try:
             server = subprocess.Popen(
-                words,
+                shlex.split(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
-        except (OSError, IndexError) as error:
+        except (OSError, IndexError, ValueError) as error:
             raise UsageError(f"cannot start the server {command!r}: {error}") from error
     try:
         yield server

@@ -14,14 +14,15 @@ import pytest
 
 from Evaluator import __main__ as evaluator
 from Evaluator.backends.default_weights import STARTER_WRITER
+from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import ReportedError, UsageError
 from Evaluator.intervals import paired_difference_interval
-from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, load_prompt_sets
+from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import CHECKS
 from Evaluator.rows import row_from
 from Evaluator.runs.serving import Server
 from Evaluator.runs.steps import Step, StepFailed
-from Tools import mix_datasets, selfplay_generator_v2, with_server
+from Tools import mix_datasets, selfplay_generator, selfplay_generator_v2, with_server
 from Tools.prompts.prompt_flags import check_prompt_arguments
 from Trainers.experiments import __main__ as experiments
 from Trainers.experiments.arms import ARMS, FOLLOW_UPS, HYPOTHESES, ORDER, wanted
@@ -119,6 +120,7 @@ def test_rows_that_cannot_be_used_end_the_command_in_a_sentence(tmp_path, capfd,
 # -- the plan -----------------------------------------------------------------------------------------------------
 
 PARSERS = {
+    "Tools/selfplay_generator.py": selfplay_generator.build_parser(),
     "Tools/selfplay_generator_v2.py": selfplay_generator_v2.build_parser(),
     "Tools/mix_datasets.py": mix_datasets.build_parser(),
     "Trainers/rtx3090_sft/train_sft.py": train_sft.build_parser(),
@@ -177,11 +179,11 @@ def test_arms_differ_by_their_rows_and_nothing_else():
     kto = {name: vars(args) for name, args in found.items() if hasattr(args, "beta") and name.startswith("seed 0")}
     files = {name.split()[2]: [Path(file).name for file in flags.pop("local_file")] for name, flags in kto.items()}
     assert files == {
-        "A4": ["round-1-mixed.jsonl"],
+        "A4": ["round-1-guided-1-mixed.jsonl"],
         "A5": ["round-1-shuffled-mixed.jsonl"],
         "A6": ["round-1-fields-mixed.jsonl"],
-        "A7": ["round-1-round-2-mixed.jsonl"],
-        "A8": ["round-2-mixed.jsonl"],
+        "A7": ["round-1-guided-1-round-2-guided-2-mixed.jsonl"],
+        "A8": ["round-2-guided-2-mixed.jsonl"],
     }
     for flags in kto.values():
         flags.pop("output")
@@ -252,11 +254,26 @@ def test_with_a_server_each_arm_is_served_merged_and_asked_there():
 
 
 def test_rounds_that_are_there_are_not_played_again(tmp_path):
-    (tmp_path / "seed-0-round-1.jsonl").write_text("")
-    steps = {step.name: step for step in steps_of(plan_of(inputs(played=tmp_path), [("A4", 0), ("A5", 0), ("A4", 1)]))}
-    assert "seed 0: play round-1" not in steps and "seed 1: play round-1" in steps
-    assert str(tmp_path / "seed-0-round-1.jsonl") in steps["seed 0: round-1-mixed rows"].command
-    assert str(tmp_path / "seed-0-round-1.jsonl") in steps["seed 0: shuffled rows"].command
+    played = {name: tmp_path / f"seed-0-{name}.jsonl" for name in ("round-1", "guided-1")}
+    for path in played.values():
+        path.write_text("")
+    steps = {step.name: step for step in steps_of(plan_of(inputs(played=tmp_path), [("A5", 0), ("A4", 1)]))}
+    assert not {"seed 0: play round-1", "seed 0: guided round-1", "seed 0: A1 export"} & steps.keys()
+    assert {"seed 1: play round-1", "seed 1: guided round-1", "seed 1: A1 export"} <= steps.keys()
+    assert set(map(str, played.values())) <= set(steps["seed 0: shuffled rows"].command)
+
+
+def test_guided_prompts_are_like_no_prompt_that_arms_are_measured_with(capsys, tmp_path):
+    assert experiments.main(["guided", str(HELDOUT_PROMPTS), str(BEHAVIOR_PROMPTS)]) == 0
+    (tmp_path / "guided.json").write_text(capsys.readouterr().out, encoding="utf-8")
+    kept, every = (load_prompt_sets([path]).prompts for path in (tmp_path / "guided.json", TOOL_PROMPTS))
+    measured = load_prompt_sets([HELDOUT_PROMPTS, BEHAVIOR_PROMPTS]).prompts
+    others = EvaluationPrompts(prompt.question for prompt in measured)
+    assert not [one for one in kept if others.overlap(one.question)]
+    assert len(kept) == sum(1 for one in every if not others.overlap(one.question)) == 43
+    assert not {one.vault.name for one in kept} & {one.vault.name for one in measured}
+    assert experiments.main(["guided", str(tmp_path / "none.json")]) == 2
+    assert "cannot read the prompt set" in capsys.readouterr().err
 
 
 def test_which_arms_and_seeds_are_run():
@@ -301,8 +318,9 @@ def test_the_protocol_says_what_the_values_say():
         f"with {small.samples_per_prompt} answers each, temperature {small.temperature}, ",
         f"at most {small.play_max_tokens} tokens, half of the requests",
         f"{small.steps} of {small.rows_a_step} rows",
-        f"learning rate {small.kto_learning_rate:g}".replace("e-0", "e-"),
+        f"| KTO | learning rate {small.kto_learning_rate:g}".replace("0.0002", "2e-4"),
         f"learning rate {small.more_sft_learning_rate:g}".replace("0.0002", "2e-4"),
+        f"{small.guided_variations} answers each, sampled",
         f"beta {small.beta:g}",
         f"at most {small.answer_max_tokens} tokens",
         f"LoRA rank {small.lora_rank}",
@@ -520,7 +538,7 @@ def test_a_folder_keeps_what_its_experiment_started_from(tmp_path):
     started_from = inputs(workdir=tmp_path / "work", sft_data=rows)
     run_arms([], started_from, tmp_path / "results", None)
     run_arms([], replace(started_from, processes=2), tmp_path / "results", None)
-    with pytest.raises(UsageError, match=r"holds an experiment with other settings .*; steps was 120, is 300;"):
+    with pytest.raises(UsageError, match=r"holds an experiment with other settings .*; steps was 90, is 300;"):
         run_arms([], replace(started_from, scale=SCALES["gpu"]), tmp_path / "results", None)
     rows.write_text("{}\n{}\n")
     with pytest.raises(UsageError, match=r"other settings \(sft_data was \S+ 3:"):
