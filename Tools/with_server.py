@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a file: behave like `python -m` from the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -83,31 +84,24 @@ def run_with_server(args: argparse.Namespace) -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether there is a server whose list of models can be read."""
+    """Whether a server is ready there; one that wants an API key says so, one that is still loading says 503."""
     import requests
 
     with requests.Session() as session:
         session.trust_env = False  # no proxy stands between this machine and itself
         try:
-            return session.get(f"{url}/models", timeout=5).ok
+            return session.get(f"{url}/models", timeout=5).status_code < 500
         except requests.RequestException:
             return False
 
 
 @contextmanager
 def started(command: str, log_path: Path | None) -> Iterator["subprocess.Popen[bytes]"]:
-    """A server with all processes that it starts, ended when the block is left, and on Linux also if this is killed."""
+    """A server with all processes that it starts, ended when the block is left."""
     output = log_path.open("ab") if log_path else os.fdopen(os.dup(sys.stderr.fileno()), "wb")
     with output:
         try:
-            server = subprocess.Popen(
-                shlex.split(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            )
+            server = _start(shlex.split(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         except (OSError, IndexError, ValueError) as error:
             raise UsageError(f"cannot start the server {command!r}: {error}") from error
     try:
@@ -133,7 +127,7 @@ def command_status(command: Sequence[str], signals: Signals) -> int:
     """Run a command, pass signals on to it, and give its exit status; 1 where a signal ended it."""
     words = [sys.executable if command[0] == "python" else command[0], *command[1:]]
     try:
-        child = subprocess.Popen(words)
+        child = _start(words)
     except OSError as error:
         raise UsageError(f"cannot run {shlex.join(command)}: {error.strerror}") from error
     passed_on = 0
@@ -153,6 +147,12 @@ class _Stopped(ReportedError):
     def __init__(self, status: int) -> None:
         super().__init__("stopped before the server answered")
         self.status = status
+
+
+def _start(words: Sequence[str], **streams: Any) -> "subprocess.Popen[bytes]":
+    """A process that Ctrl-C reaches only as it is passed on, and that on Linux ends when this one is killed."""
+    parent_dies = {"preexec_fn": _die_with_parent} if sys.platform == "linux" else {}
+    return subprocess.Popen(words, start_new_session=True, **parent_dies, **streams)
 
 
 def _die_with_parent() -> None:

@@ -106,15 +106,18 @@ def test_a_signal_reaches_the_command_and_the_server_ends_too(place, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
-def test_a_server_does_not_outlive_a_killed_run(place):
+def test_neither_server_nor_command_outlives_a_killed_run(place, tmp_path):
     line, url, child = place
     words = [sys.executable, "Tools/with_server.py", "--server", line, "--base-url", url, "--"]
-    running = subprocess.Popen([*words, "sleep", "30"], cwd=ROOT)
+    command = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    began = tmp_path / "began"
+    running = subprocess.Popen([*words, "python", "-c", command, str(began)], cwd=ROOT)
     deadline = time.monotonic() + 20
-    while not with_server.answers(url) and time.monotonic() < deadline:
+    while not (began.exists() and began.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
+    assert is_gone(began)
     while with_server.answers(url) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not with_server.answers(url)
