@@ -258,7 +258,7 @@ def test_with_a_server_the_weights_of_each_round_are_merged_and_asked_there(tmp_
     args.curated, args.adapter = [], tmp_path / "sft"
     commands = Commands(args)
     exported = export.build_parser().parse_args(commands.export(1).command[2:])
-    assert exported.format == ["safetensors"]
+    assert exported.format == ["safetensors", *(["lora"] if writes else [])], "the best one has a GGUF adapter too"
     words, playing = asked(commands.play(2))
     assert words == ["vllm", "serve", str(exported.output / "merged"), "--port", "8123"]
     assert (playing.model, playing.adapter, playing.base_url) == ("arm", None, ["http://localhost:8123/v1"])

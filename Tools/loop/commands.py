@@ -118,7 +118,7 @@ class Commands:
         served = self.path(number, SERVED)
         command = ["-m", "Trainers.export", str(self.adapter(number)), "--output", str(served), "--overwrite"]
         if self._server:
-            command += ["--format", "safetensors"]
+            command += ["--format", "safetensors", *(["lora"] if is_embedded(self._args.base) else [])]
         elif not is_embedded(self._args.base):
             command += ["--format", "gguf", "--gguf-type", MERGED_TYPE]
         return Step(f"round {number}: export", tuple(command), served / "Modelfile")
