@@ -318,7 +318,7 @@ def test_the_protocol_says_what_the_values_say():
         f"with {small.samples_per_prompt} answers each, temperature {small.temperature}, ",
         f"at most {small.play_max_tokens} tokens, half of the requests",
         f"{small.steps} of {small.rows_a_step} rows",
-        f"| KTO | learning rate {small.kto_learning_rate:g}".replace("0.0002", "2e-4"),
+        f"| KTO | learning rate {small.kto_learning_rate:g}".replace("0.0001", "1e-4"),
         f"learning rate {small.more_sft_learning_rate:g}".replace("0.0002", "2e-4"),
         f"{small.guided_variations} answers each, sampled",
         f"beta {small.beta:g}",
