@@ -22,6 +22,7 @@ import torch
 from Evaluator.errors import UsageError
 from Evaluator.records import Message
 from tests.tiny_models import CHATML, MISTRAL, tiny_model_folder, tiny_tokenizer
+from Trainers.common import dry_run
 from Trainers.common.flags import resolve_for
 from Trainers.common.kto import KTO
 from Trainers.common.rendering import CannotRender, Renderer
@@ -464,6 +465,17 @@ def test_every_size_fits_a_24_gb_card_with_the_defaults(script, size, tmp_path, 
     rows = write_rows(tmp_path / "a.jsonl")
     assert script.main(["--model-size", size, "--local-file", rows, "--dry-run"]) == 0
     assert "of 24 GB" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("processes", "warns"), [("1", False), ("2", True)])
+def test_what_may_not_fit_into_this_machine_is_a_warning_on_a_cpu(processes, warns, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(dry_run, "machine_bytes", lambda: 3e9)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    rows = write_rows(tmp_path / "a.jsonl")
+    command = ["--model-name", "embedded", "--device", "cpu", "--batch-size", "2", "--local-file", rows, "--dry-run"]
+    assert train_kto.main(command) == 0
+    said = f"in each of {processes} processes, and this machine has 3.00 GB, so it may end them"
+    assert (said in capfd.readouterr().err) == warns
 
 
 @pytest.mark.parametrize(

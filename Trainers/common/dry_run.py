@@ -1,6 +1,7 @@
 """What a run would take, told without loading weights, and the refusal of what cannot fit."""
 
 import argparse
+import logging
 import math
 import os
 import random
@@ -16,6 +17,7 @@ from Trainers.common.base_models import (
     refuse_missing_folder,
 )
 from Trainers.common.flags import resolve_for
+from Trainers.common.launch import is_main_process, num_local_processes
 from Trainers.common.memory import (
     CARD_FLOPS,
     CPU_CORE_BF16_FLOPS,
@@ -30,6 +32,8 @@ from Trainers.common.prepared import EstimatingRenderer, Method, Prepared, Rende
 from Trainers.common.rendering import CannotRender, Renderer
 from Trainers.common.trainer_setup import cpu_has_bf16
 from Trainers.common.training_data import Conversation, TrainingData
+
+log = logging.getLogger(__name__)
 
 MOST_RENDERED = 1000
 """Rows that are tokenised for a dry run, which shall take no more than seconds."""
@@ -88,18 +92,35 @@ def load_of(args: argparse.Namespace, method: str, prepared: Prepared) -> Load:
 
 
 def check_memory(args: argparse.Namespace, method: str, prepared: Prepared, card_gb: float | None) -> None:
-    """Raise UsageError where the calculated memory is more than --memory-gb, or the card (None: no limit), has."""
+    """Raise UsageError where the calculated memory is more than --memory-gb, or the card, has.
+
+    `card_gb` is None on a CPU, where --memory-gb is the only limit: what may not fit into this machine is a warning.
+    """
     limit = args.memory_gb or card_gb
     shape = shape_of(args.model_name)
-    if limit is None or shape is None:
+    if shape is None:
         return
     parts = memory_parts(shape, load_of(args, method, prepared))
-    if sum(parts.values()) > limit * 1e9:
-        largest = max(parts, key=lambda part: parts[part])
+    needed, largest = sum(parts.values()), max(parts, key=lambda part: parts[part])
+    if limit is not None and needed > limit * 1e9:
         raise UsageError(
-            f"{args.model_name} needs some {as_gb(sum(parts.values()))}, and there are {limit:g} GB (most of it: "
+            f"{args.model_name} needs some {as_gb(needed)}, and there are {limit:g} GB (most of it: "
             f"{largest}, {as_gb(parts[largest])}). Lower --batch-size or --max-length, or take a smaller model"
         )
+    there = machine_bytes()
+    if limit is None and there and needed * num_local_processes() > there and is_main_process():
+        log.warning(
+            "warning: %s needs some %s in each of %d processes, and this machine has %s, so it may end them: lower "
+            "--batch-size or --max-length, or train with fewer processes",
+            *(args.model_name, as_gb(needed), num_local_processes(), as_gb(there)),
+        )
+
+
+def machine_bytes() -> int | None:
+    """The memory of this machine; None where the system does not say."""
+    with suppress(ValueError, OSError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def _memory_lines(shape: ModelShape, load: Load, limit_gb: float | None) -> list[str]:

@@ -8,6 +8,11 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def num_local_processes() -> int:
+    """Those of them on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", num_processes()))
+
+
 def is_main_process() -> bool:
     """Whether this is the one that writes files and speaks."""
     return int(os.environ.get("RANK", "0")) == 0
