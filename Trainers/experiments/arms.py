@@ -52,8 +52,8 @@ ARMS = {
         Arm("A6", "KTO, labels by fields only", KTO, (ROUND_1,), FIELDS),
         Arm("A7", "KTO on rounds 1 and 2", KTO, (ROUND_1, ROUND_2)),
         Arm("A8", "KTO on round 2 alone", KTO, (ROUND_2,)),
-        Arm("F1", "A4, learning rate x 4", KTO, (ROUND_1,), learning_rate_factor=4.0),
-        Arm("F2", "A4, beta x 0.3", KTO, (ROUND_1,), beta_factor=0.3),
+        Arm("F1", "A4, learning rate x 0.25", KTO, (ROUND_1,), learning_rate_factor=0.25),
+        Arm("F2", "A4, beta x 3", KTO, (ROUND_1,), beta_factor=3.0),
         Arm("F3", "A4, prompts with both labels", KTO, (ROUND_1,), CONTESTED),
         Arm("F4", "A4 without rows of the starter", KTO, (ROUND_1,), is_mixed=False),
     )
