@@ -165,17 +165,8 @@ class _Replication:
                 guided,
                 player,
                 ("Tools/selfplay_generator.py",),
-                *(
-                    "--prompt-set",
-                    asked,
-                    "--num-variations",
-                    scale.guided_variations,
-                    *limits,
-                    "--round",
-                    number,
-                    "--output",
-                    guided,
-                ),
+                *("--prompt-set", asked, "--num-variations", scale.guided_variations, *limits),
+                *("--round", number, "--output", guided),
                 embedded_concurrency=scale.play_concurrency,
             )
 
