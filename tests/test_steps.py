@@ -102,6 +102,12 @@ def test_what_a_step_prints_becomes_its_file_or_goes_to_stderr(tmp_path, capfd):
     assert not [path for path in tmp_path.iterdir() if "half" in path.name]
 
 
+def test_what_a_step_prints_goes_into_a_folder_that_was_not_there(tmp_path):
+    saved = tmp_path / "new" / "saved.txt"
+    run(tmp_path / "s.json", python("save", "print('data')", saved, saves_stdout=True))
+    assert saved.read_text() == "data\n"
+
+
 @pytest.mark.parametrize(
     ("code", "status", "said"),
     [

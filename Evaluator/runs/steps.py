@@ -126,6 +126,7 @@ class Steps:
 
     def _wait_for(self, step: Step) -> int:
         """Run the command and pass signals on to it; give its exit status."""
+        step.makes.parent.mkdir(parents=True, exist_ok=True)
         unfinished = step.makes.with_name(f".{step.makes.name}.unfinished")
         with unfinished.open("wb") if step.saves_stdout else nullcontext() as saved:
             status = self._child((*step.command, *step.how), saved)
