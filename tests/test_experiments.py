@@ -191,6 +191,25 @@ def test_arms_differ_by_their_rows_and_nothing_else():
     assert all(flags == first for flags in others)
 
 
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("F1", {"learning_rate": 2.5e-5}),
+        ("F2", {"beta": 0.3}),
+        ("F3", {"local_file": "round-1-contested-mixed.jsonl"}),
+        ("F4", {"local_file": "round-1.jsonl"}),
+        ("F5", {"desirable_weight": 1.0, "undesirable_weight": 0.5}),
+    ],
+)
+def test_a_follow_up_changes_one_thing(name, changed):
+    found = trainings(plan_of(inputs(), [("A4", 0), (name, 0)]))
+    first, second = (vars(found[f"seed 0: {arm} train"]) for arm in ("A4", name))
+    for flags in (first, second):
+        flags.pop("output")
+        flags["local_file"] = Path(flags["local_file"][0]).name
+    assert {key: value for key, value in second.items() if value != first[key]} == changed
+
+
 def test_a_step_comes_after_what_it_reads_and_the_first_arms_are_those_that_tell_most():
     steps, made = steps_of(plan_of(inputs(), ALL)), set()
     for step in steps:

@@ -29,7 +29,8 @@ CURATED_SHARE = 0.3
 @dataclass(frozen=True)
 class Arm:
     """`method` is None where nothing is trained after SFT; `data` names what is trained on, `change` what is made of
-    it before it `is_mixed` with rows of the starter; the factors are on the scale's own values."""
+    it before it `is_mixed` with rows of the starter; the factors are on the scale's own values; `undesirable_weight` is
+    that of a wrong row in KTO where a right one has 1, None: calculated from the counts."""
 
     name: str
     what: str
@@ -39,6 +40,7 @@ class Arm:
     is_mixed: bool = True
     learning_rate_factor: float = 1.0
     beta_factor: float = 1.0
+    undesirable_weight: float | None = None
 
 
 ARMS = {
@@ -56,12 +58,13 @@ ARMS = {
         Arm("F2", "A4, beta x 3", KTO, (ROUND_1,), beta_factor=3.0),
         Arm("F3", "A4, prompts with both labels", KTO, (ROUND_1,), CONTESTED),
         Arm("F4", "A4 without rows of the starter", KTO, (ROUND_1,), is_mixed=False),
+        Arm("F5", "A4, wrong rows weigh half", KTO, (ROUND_1,), undesirable_weight=0.5),
     )
 }
 BASELINE, PRIMARY, CONTROL = "A1", "A4", "A5"
 ASKED_BEHAVIORS = (BASELINE, PRIMARY, CONTROL, "A7")
 """Arms that are asked BEHAVIORS as well; all are asked HELDOUT."""
-FOLLOW_UPS = ("F1", "F2", "F3", "F4")
+FOLLOW_UPS = ("F1", "F2", "F3", "F4", "F5")
 """Looked at only where round 1 does not help; in no test of the protocol."""
 
 ORDER = (
