@@ -15,6 +15,8 @@ SERVED_NAME = "arm"
 """What a server has to call the model, whichever it is, so that reports of several are alike."""
 MERGED = "merged"
 """The folder of merged weights that `python -m Trainers.export --format safetensors` makes in its output."""
+_TIMEOUT_S = 1800
+"""Longest wait for an answer: on a slow machine all those that are asked at once come late, and none was forgotten."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Server:
         place = ("--base-url", self.base_url)
         line = self.line.replace("{model}", shlex.quote(str(weights)))
         start = ("Tools/with_server.py", "--server", line, *place, "--server-log", str(log), "--", "python")
-        return (*start, *asking, "--model", SERVED_NAME, *place)
+        return (*start, *asking, "--model", SERVED_NAME, *place, "--timeout", str(_TIMEOUT_S))
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
