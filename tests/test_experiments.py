@@ -263,6 +263,7 @@ def test_with_a_server_each_arm_is_served_merged_and_asked_there():
         assert words == ["serve", str(merged), "--port", "8123"]
         args = parsed(asked)
         assert (args.model, args.adapter, args.base_url, args.concurrency) == ("arm", None, [SERVER.base_url], 64)
+        assert args.timeout >= 600, "64 answers at once come late from a slow machine"
     played, words = served("play", steps["play round-1"].command)
     args = parsed(played)
     assert words[1] == "/work dir/seed-0/A1/served/merged"
