@@ -204,6 +204,36 @@ def test_an_answer_that_would_share_a_token_with_its_prompt_has_its_own():
     assert joint[: len(served)] != served  # else this tests nothing
 
 
+ID, OTHER_ID = "session_1733553943348_gx0lv61yh", "session_1733553943349_gx0lv61yh"
+
+
+def with_id(text):
+    return f'tool_call: f\narguments: {{"context": {{"sessionId": "{text}"}}}}'
+
+
+@pytest.mark.parametrize(
+    ("told", "answers", "invented"),
+    [
+        ("Go on", [with_id(ID)], [ID[8:]]),
+        (f"Your session is {ID}.", [with_id(ID)], []),
+        (f"Your session is {OTHER_ID}.", [with_id(ID)], [ID[8:]]),
+        ("Go on", [with_id(ID) + "\n\n" + with_id(ID)], [ID[8:]]),
+        ("Go on", [with_id(ID), with_id(ID)], [ID[8:]]),
+        ("Go on", [with_id("session_1733553943348_GX")], []),
+    ],
+    ids=["made up", "told", "another than told", "twice", "in two turns", "of a wrong form"],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_session_id_is_made_up_where_nothing_before_tells_it(family, told, answers, invented):
+    tokenizer = tokenizer_of(family)
+    asked = [text for answer in answers for text in (told, answer)]
+    found = []
+    for rendered in Renderer(tokenizer).all_turns(turns(None, *asked)):
+        found += [tokenizer.decode(rendered.input_ids[at]) for at in rendered.invented]
+    text = "".join(found)
+    assert text.strip('_"') == "".join(invented)
+
+
 def kto_rows(path, rows):
     conversations = [
         ([{"role": "user", "content": asked}, {"role": "assistant", "content": said}], label)
@@ -318,6 +348,21 @@ def test_kto_goes_on_from_the_sft_adapter_and_tells_right_from_wrong(tiny, tmp_p
     start, end = weights(tmp_path / "sft"), weights(tmp_path / "kto")
     assert start.keys() == end.keys()
     assert max((start[name] - end[name]).abs().max().item() for name in start) > 1e-3
+
+
+def test_kto_does_not_score_made_up_ids_if_told_so(tiny, tmp_path):
+    rows = [(f"Make N{n}.", with_id(f"session_{1733553943348 + n}_gx0lv61y{n}"), n % 2 == 0) for n in range(8)]
+    kto_rows(tmp_path / "a.jsonl", rows)
+    first = {}
+    for mask in ("--mask-invented-ids", "--no-mask-invented-ids"):
+        more = ("--max-steps", "1", mask)
+        _, record, lines = train(train_kto, tiny, str(tmp_path / "a.jsonl"), tmp_path / mask, *more)
+        first[mask] = lines[0]
+        first[mask]["tokens"] = record["data"]["trained_tokens"]
+    masked, all_scored = first.values()
+    a_token = all_scored["logps/chosen"] / all_scored["tokens"]  # weights are random: all tokens are as likely
+    assert masked["tokens"] < all_scored["tokens"] / 1.2
+    assert masked["logps/chosen"] / masked["tokens"] == pytest.approx(a_token, rel=0.1)
 
 
 def interrupt_at(output, step):

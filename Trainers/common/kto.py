@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.label_balance import kto_weights
@@ -36,7 +37,8 @@ class KTO:
         training, validation = split_by_prompt(labelled, args.validation_fraction, args.seed)
 
         def render(messages: Sequence[Any]) -> list[Rendered]:
-            return [renderer.last_turn(messages)]
+            rendered = renderer.last_turn(messages)
+            return [rendered if args.mask_invented_ids else replace(rendered, invented=())]
 
         rows = rendered_rows(training, render, args.max_length, left_out)
         kto_weights(*_labels(rows).values())  # refuses rows of one class
@@ -124,17 +126,20 @@ def _in_order(
 
 
 def _answer_tokens(sequence: Rendered) -> int:
-    return len(sequence.input_ids) - sequence.last_answer_start
+    return len(sequence.input_ids) - sequence.last_answer_start - len(sequence.invented)
 
 
 def _columns(rows: Sequence[LabelledRow], batch_size: int) -> Columns:
     """TRL's columns. Each row's KL answer is its neighbour's before it in the batch, the first row's the last one's."""
     starts = [sequence.last_answer_start for _, sequence in rows]
     answers = [list(sequence.input_ids[start:]) for (_, sequence), start in zip(rows, starts, strict=True)]
+    masked = [[at - start for at in sequence.invented] for (_, sequence), start in zip(rows, starts, strict=True)]
     neighbours = [at - 1 if at % batch_size else min(at + batch_size, len(rows)) - 1 for at in range(len(rows))]
     return {
         "prompt_ids": [list(sequence.input_ids[:start]) for (_, sequence), start in zip(rows, starts, strict=True)],
         "completion_ids": answers,
         "KL_completion_ids": [answers[neighbour] for neighbour in neighbours],
         "label": [bool(conversation.label) for conversation, _ in rows],
+        "masked": masked,
+        "KL_masked": [masked[neighbour] for neighbour in neighbours],
     }

@@ -4,14 +4,40 @@ from typing import Any
 
 from datasets import Dataset
 from trl import KTOTrainer
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
+
+MASKED = "masked"
+"""The column with the positions in `completion_ids` that are read and not scored; `KL_masked` has the KL answer's."""
+
+
+class MaskingCollator(DataCollatorForUnpairedPreference):
+    """TRL's collator, whose completion masks leave out the MASKED positions."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        for prefix in ("", "KL_"):
+            for row, example in enumerate(examples):
+                start = len(example["prompt_ids"])
+                batch[f"{prefix}completion_mask"][row, [start + at for at in example[prefix + MASKED]]] = 0
+        return batch
 
 
 class PreparedKTOTrainer(KTOTrainer):
-    """Takes the columns `prompt_ids`, `completion_ids`, `KL_completion_ids` and `label` as they are.
+    """Takes the columns `prompt_ids`, `completion_ids`, `KL_completion_ids`, `label` and MASKED as they are.
 
     TRL would tokenise the text once more, score what the template writes after the end of a turn, and take out rows
     after they were put into batches.
     """
 
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        collator = self.data_collator
+        self.data_collator = MaskingCollator(collator.pad_token_id, collator.max_length, collator.pad_to_multiple_of)
+
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if MASKED not in self._signature_columns:
+            self._signature_columns += [MASKED, f"KL_{MASKED}"]

@@ -11,11 +11,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import ReportedError
 from Evaluator.records import Message
 from Evaluator.tool_calls import parse_turn
+from Trainers.common.invented_ids import invented_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,10 +29,14 @@ class CannotRender(ReportedError):
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of one sequence, and for each whether the model is to write it: answers with their end of turn."""
+    """Token ids of one sequence, and for each whether the model is to write it: answers with their end of turn.
+
+    `invented` are the positions of tokens in answers that hold an id which nothing before it tells (see invented_ids).
+    """
 
     input_ids: Sequence[int]
     is_answer: Sequence[bool]
+    invented: Sequence[int] = ()
 
     @property
     def last_answer_start(self) -> int:
@@ -73,27 +79,29 @@ class Renderer:
 
     def _tokens(self, answers: Sequence[_Answer]) -> Rendered:
         text = answers[-1].prompt + answers[-1].text
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-        starts = [len(answer.prompt) for answer in answers]
-        if any(first < start < last for first, last in offsets for start in starts):
-            return self._tokens_apart(answers)
+        ids, offsets = self._encoded(text)
         spans = [(len(answer.prompt), len(answer.prompt) + len(answer.text)) for answer in answers]
+        if any(first < start < last for first, last in offsets for start, _ in spans):
+            ids, offsets = self._tokens_apart(text, spans)
         is_answer = [any(start <= first and last <= end for start, end in spans) for first, last in offsets]
-        return Rendered(ids, is_answer)
+        new = [span for start, end in spans for span in invented_ids(text, start, end)]
+        is_new = [any(first < end and start < last for start, end in new) for first, last in offsets]
+        return Rendered(ids, is_answer, [at for at, invented in enumerate(is_new) if invented])
 
-    def _tokens_apart(self, answers: Sequence[_Answer]) -> Rendered:
+    def _tokens_apart(self, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
         """Where a token would reach from a prompt into an answer: at inference none does, so each has its own."""
         ids: list[int] = []
-        is_answer: list[bool] = []
-        before = ""
-        for answer in answers:
-            for text, counts in ((answer.prompt[len(before) :], False), (answer.text, True)):
-                tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-                ids += tokens
-                is_answer += [counts] * len(tokens)
-            before = answer.prompt + answer.text
-        return Rendered(ids, is_answer)
+        offsets: list[tuple[int, int]] = []
+        for first, last in pairwise([0, *(edge for span in spans for edge in span)]):
+            some_ids, some_offsets = self._encoded(text[first:last])
+            ids += some_ids
+            offsets += [(first + start, first + end) for start, end in some_offsets]
+        return ids, offsets
+
+    def _encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids, and for each from where to where it stands in the text."""
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded["input_ids"], encoded["offset_mapping"]
 
     def _answer(self, messages: Sequence[Message], at: int) -> _Answer:
         turns = [self._turn(message) for message in messages[: at + 1]]

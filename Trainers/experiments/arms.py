@@ -30,7 +30,8 @@ CURATED_SHARE = 0.3
 class Arm:
     """`method` is None where nothing is trained after SFT; `data` names what is trained on, `change` what is made of
     it before it `is_mixed` with rows of the starter; the factors are on the scale's own values; `undesirable_weight` is
-    that of a wrong row in KTO where a right one has 1, None: calculated from the counts."""
+    that of a wrong row in KTO where a right one has 1, None: calculated from the counts;
+    with `masks_ids` KTO does not score made-up session ids."""
 
     name: str
     what: str
@@ -41,6 +42,7 @@ class Arm:
     learning_rate_factor: float = 1.0
     beta_factor: float = 1.0
     undesirable_weight: float | None = None
+    masks_ids: bool = False
 
 
 ARMS = {
@@ -59,12 +61,13 @@ ARMS = {
         Arm("F3", "A4, prompts with both labels", KTO, (ROUND_1,), CONTESTED),
         Arm("F4", "A4 without rows of the starter", KTO, (ROUND_1,), is_mixed=False),
         Arm("F5", "A4, wrong rows weigh half", KTO, (ROUND_1,), undesirable_weight=0.5),
+        Arm("F6", "A4, made-up ids not scored", KTO, (ROUND_1,), masks_ids=True),
     )
 }
 BASELINE, PRIMARY, CONTROL = "A1", "A4", "A5"
 ASKED_BEHAVIORS = (BASELINE, PRIMARY, CONTROL, "A7")
 """Arms that are asked BEHAVIORS as well; all are asked HELDOUT."""
-FOLLOW_UPS = ("F1", "F2", "F3", "F4", "F5")
+FOLLOW_UPS = ("F1", "F2", "F3", "F4", "F5", "F6")
 """Looked at only where round 1 does not help; in no test of the protocol."""
 
 ORDER = (

@@ -213,9 +213,10 @@ class _Replication:
         beta = ("--beta", f"{scale.beta * arm.beta_factor:g}") if arm.method == KTO else ()
         weight = arm.undesirable_weight
         weights = ("--desirable-weight", 1, "--undesirable-weight", weight) if weight is not None else ()
+        masking = ("--mask-invented-ids",) if arm.masks_ids else ()
         return (
             *("--adapter", self._adapter(ARMS[BASELINE]), "--max-steps", scale.steps),
-            *("--learning-rate", f"{rate * arm.learning_rate_factor:g}", *beta, *weights),
+            *("--learning-rate", f"{rate * arm.learning_rate_factor:g}", *beta, *weights, *masking),
             *("--max-length", scale.max_length, *(("--allow-eval-prompts",) if arm.data != (STARTER,) else ())),
         )
 

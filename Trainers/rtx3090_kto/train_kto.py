@@ -50,6 +50,13 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="X",
             help=f"weight of rows with label {class_} (default: from the counts of both)",
         )
+    group.add_argument(
+        "--mask-invented-ids",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="read and do not score the session ids that answers make up where the prompt gives none "
+        "(default: %(default)s)",
+    )
     add_run_arguments(parser, output="kto-output")
     return parser
 

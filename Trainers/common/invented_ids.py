@@ -1,0 +1,19 @@
+"""Session ids that an answer makes up, since nothing before it says one.
+
+Self-play has no system prompt, so each answer has a session id of its own: some 22 random digits and letters. They are
+nine tenths of the log-probability of a right answer (measured: 57 of 63 nats, SmolLM2-135M after SFT), and no label is
+about them. In KTO, whose rewards are sums over all tokens of an answer, they hide what the label is about.
+"""
+
+import re
+from collections.abc import Iterator
+
+_SESSION_ID = re.compile(r"\bsession_([0-9]{13}_[0-9a-z]{9})(?![0-9A-Za-z_])")
+"""As the catalog's schema has it; an id of another form is a reason for a label, so it counts."""
+
+
+def invented_ids(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """From where to where `text[start:end]` has the digits and letters of a session id that does not occur earlier."""
+    for found in _SESSION_ID.finditer(text, start, end):
+        if found.group() not in text[: found.start()]:
+            yield found.span(1)
