@@ -365,6 +365,15 @@ def test_kto_does_not_score_made_up_ids_if_told_so(tiny, tmp_path):
     assert masked["logps/chosen"] / masked["tokens"] == pytest.approx(a_token, rel=0.1)
 
 
+def test_a_masked_position_beyond_a_cut_off_kl_answer_is_no_error():
+    from Trainers.common.kto_trainer import MaskingCollator
+
+    answers = {"completion_ids": [5, 6], "KL_completion_ids": [7, 8, 9], "masked": [0], "KL_masked": [1, 2]}
+    batch = MaskingCollator(pad_token_id=0, max_length=4)([{"prompt_ids": [1, 2], **answers, "label": True}])
+    assert batch["completion_mask"].tolist() == [[0, 0, 0, 1]]
+    assert batch["KL_completion_mask"].tolist() == [[0, 0, 1, 0]]
+
+
 def interrupt_at(output, step):
     """Send this process SIGINT once a run has told the metrics of a step."""
 

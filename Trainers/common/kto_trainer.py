@@ -6,24 +6,23 @@ from datasets import Dataset
 from trl import KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-MASKED = "masked"
-"""The column with the positions in `completion_ids` that are read and not scored; `KL_masked` has the KL answer's."""
-
 
 class MaskingCollator(DataCollatorForUnpairedPreference):
-    """TRL's collator, whose completion masks leave out the MASKED positions."""
+    """TRL's collator, whose completion masks leave out the positions in the columns `masked` and `KL_masked`."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call(examples)
         for prefix in ("", "KL_"):
             for row, example in enumerate(examples):
-                start = len(example["prompt_ids"])
-                batch[f"{prefix}completion_mask"][row, [start + at for at in example[prefix + MASKED]]] = 0
+                mask, start = batch[f"{prefix}completion_mask"][row], len(example["prompt_ids"])
+                masked = [start + at for at in example[f"{prefix}masked"]]
+                mask[[at for at in masked if at < len(mask)]] = 0  # a long KL answer was cut off
         return batch
 
 
 class PreparedKTOTrainer(KTOTrainer):
-    """Takes the columns `prompt_ids`, `completion_ids`, `KL_completion_ids`, `label` and MASKED as they are.
+    """Takes the columns `prompt_ids`, `completion_ids`, `KL_completion_ids` and `label` as they are, and `masked` and
+    `KL_masked`, the positions in both answers that are read and not scored.
 
     TRL would tokenise the text once more, score what the template writes after the end of a turn, and take out rows
     after they were put into batches.
@@ -39,5 +38,4 @@ class PreparedKTOTrainer(KTOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if MASKED not in self._signature_columns:
-            self._signature_columns += [MASKED, f"KL_{MASKED}"]
+        self._signature_columns = list({*self._signature_columns, "masked", "KL_masked"})

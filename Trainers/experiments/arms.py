@@ -29,9 +29,8 @@ CURATED_SHARE = 0.3
 @dataclass(frozen=True)
 class Arm:
     """`method` is None where nothing is trained after SFT; `data` names what is trained on, `change` what is made of
-    it before it `is_mixed` with rows of the starter; the factors are on the scale's own values; `undesirable_weight` is
-    that of a wrong row in KTO where a right one has 1, None: calculated from the counts;
-    with `masks_ids` KTO does not score made-up session ids."""
+    it before it `is_mixed` with rows of the starter; the factors are on the scale's own values;
+    `flags` are the trainer's, beside those that all arms have."""
 
     name: str
     what: str
@@ -41,8 +40,7 @@ class Arm:
     is_mixed: bool = True
     learning_rate_factor: float = 1.0
     beta_factor: float = 1.0
-    undesirable_weight: float | None = None
-    masks_ids: bool = False
+    flags: tuple[str, ...] = ()
 
 
 ARMS = {
@@ -60,8 +58,14 @@ ARMS = {
         Arm("F2", "A4, beta x 3", KTO, (ROUND_1,), beta_factor=3.0),
         Arm("F3", "A4, prompts with both labels", KTO, (ROUND_1,), CONTESTED),
         Arm("F4", "A4 without rows of the starter", KTO, (ROUND_1,), is_mixed=False),
-        Arm("F5", "A4, wrong rows weigh half", KTO, (ROUND_1,), undesirable_weight=0.5),
-        Arm("F6", "A4, made-up ids not scored", KTO, (ROUND_1,), masks_ids=True),
+        Arm(
+            "F5",
+            "A4, wrong rows weigh half",
+            KTO,
+            (ROUND_1,),
+            flags=("--desirable-weight", "1", "--undesirable-weight", "0.5"),
+        ),
+        Arm("F6", "A4, made-up ids not scored", KTO, (ROUND_1,), flags=("--mask-invented-ids",)),
     )
 }
 BASELINE, PRIMARY, CONTROL = "A1", "A4", "A5"

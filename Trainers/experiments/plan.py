@@ -211,12 +211,9 @@ class _Replication:
         scale = self.inputs.scale
         rate = scale.kto_learning_rate if arm.method == KTO else scale.more_sft_learning_rate
         beta = ("--beta", f"{scale.beta * arm.beta_factor:g}") if arm.method == KTO else ()
-        weight = arm.undesirable_weight
-        weights = ("--desirable-weight", 1, "--undesirable-weight", weight) if weight is not None else ()
-        masking = ("--mask-invented-ids",) if arm.masks_ids else ()
         return (
             *("--adapter", self._adapter(ARMS[BASELINE]), "--max-steps", scale.steps),
-            *("--learning-rate", f"{rate * arm.learning_rate_factor:g}", *beta, *weights, *masking),
+            *("--learning-rate", f"{rate * arm.learning_rate_factor:g}", *beta, *arm.flags),
             *("--max-length", scale.max_length, *(("--allow-eval-prompts",) if arm.data != (STARTER,) else ())),
         )
 
