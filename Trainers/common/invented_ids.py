@@ -1,8 +1,8 @@
 """Session ids that an answer makes up, since nothing before it says one.
 
 Self-play has no system prompt, so each answer has a session id of its own: some 22 random digits and letters. They are
-nine tenths of the log-probability of a right answer (measured: 57 of 63 nats, SmolLM2-135M after SFT), and no label is
-about them. In KTO, whose rewards are sums over all tokens of an answer, they hide what the label is about.
+most of the log-probability of a right answer (35 of 42 nats, mean of the right rows that the experiment's A4 trains,
+SmolLM2-135M after SFT), and no label is about them. KTO's rewards are sums over all tokens of an answer.
 """
 
 import re
