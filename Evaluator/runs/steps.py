@@ -126,8 +126,9 @@ class Steps:
 
     def _wait_for(self, step: Step) -> int:
         """Run the command and pass signals on to it; give its exit status."""
-        step.makes.parent.mkdir(parents=True, exist_ok=True)
         unfinished = step.makes.with_name(f".{step.makes.name}.unfinished")
+        if step.saves_stdout:  # other commands make their own folders
+            step.makes.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") if step.saves_stdout else nullcontext() as saved:
             status = self._child((*step.command, *step.how), saved)
         if saved and status == OK:
