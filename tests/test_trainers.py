@@ -216,12 +216,13 @@ def with_id(text):
     [
         ("Go on", [with_id(ID)], [ID[8:]]),
         (f"Your session is {ID}.", [with_id(ID)], []),
-        (f"Your session is {OTHER_ID}.", [with_id(ID)], [ID[8:]]),
+        (f"Your session is {OTHER_ID}.", [with_id(ID)], []),
         ("Go on", [with_id(ID) + "\n\n" + with_id(ID)], [ID[8:]]),
         ("Go on", [with_id(ID), with_id(ID)], [ID[8:]]),
+        ("Go on", [with_id(ID), with_id(OTHER_ID)], [ID[8:]]),
         ("Go on", [with_id("session_1733553943348_GX")], []),
     ],
-    ids=["made up", "told", "another than told", "twice", "in two turns", "of a wrong form"],
+    ids=["made up", "told", "another than told", "twice", "in two turns", "changed", "of a wrong form"],
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_session_id_is_made_up_where_nothing_before_tells_it(family, told, answers, invented):

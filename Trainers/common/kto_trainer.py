@@ -38,4 +38,4 @@ class PreparedKTOTrainer(KTOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = list({*self._signature_columns, "masked", "KL_masked"})
+        self._signature_columns = [*dict.fromkeys((*self._signature_columns, "masked", "KL_masked"))]
