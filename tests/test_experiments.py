@@ -571,6 +571,12 @@ def test_a_folder_keeps_what_its_experiment_started_from(tmp_path):
     model.write_text("GGUF, another one")
     with pytest.raises(UsageError, match=r"other settings \(model_file was "):
         run_arms([], other, tmp_path / "results", None)
+    (tmp_path / "seed-0-round-1.jsonl").write_text("{}\n")
+    goes_on = replace(started_from, workdir=tmp_path / "goes on", sft_data=model, played=tmp_path)
+    run_arms([], goes_on, tmp_path / "results", None)
+    (tmp_path / "seed-0-round-1.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(UsageError, match=r"other settings \(played_seed-0-round-1 was \S+ 3:"):
+        run_arms([], goes_on, tmp_path / "results", None)
     (tmp_path / "other" / "experiment.json").write_text("[]")
     with pytest.raises(UsageError, match=r"experiment\.json: it holds no settings"):
         run_arms([], other, tmp_path / "results", None)

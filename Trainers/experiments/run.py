@@ -75,6 +75,8 @@ def settings_of(inputs: Inputs) -> dict[str, Any]:
     files = {"sft_data": inputs.sft_data, **inputs.prompt_sets}
     files |= {"writer": STARTER_WRITER} if inputs.model == EMBEDDED else {"model_file": Path(inputs.model)}
     files |= {f"sft_adapter_{seed}": path / ADAPTER for seed, path in inputs.sft_adapters.items()}
+    if inputs.played:
+        files |= {f"played_{path.stem}": path for path in sorted(inputs.played.glob("seed-*.jsonl"))}
     return {
         "model": inputs.model,
         "prompt_method": inputs.prompt_method,
