@@ -448,6 +448,7 @@ def write(path, outcomes):
 def test_the_table_from_a_file_of_outcomes(tmp_path, capsys):
     rows = [*outcomes_for("A1", 0, A1), *outcomes_for("A4", 0, A4), *outcomes_for("A5", 0, A1, failed="context")]
     rows += outcomes_for("A1", 0, {0, 1, 2}, 8, set_name="behaviors")
+    rows += outcomes_for("A4", 0, {3}, 8, set_name="behaviors")
     assert experiments.main(["table", write(tmp_path / "o.jsonl", rows)]) == 0
     table = capsys.readouterr().out
     with (tmp_path / "o.jsonl").open("rb") as stream:
@@ -462,8 +463,18 @@ def test_the_table_from_a_file_of_outcomes(tmp_path, capsys):
     control = next(line for line in lines if line.startswith("| control |"))
     assert "A5 must not gain" in control and "| +0.0 (" in control and "| 1.0000 | |" in control
     assert "| A5 | 100.0 | 100.0 | 20.0 | 20.0 | 20.0 | 20.0 | 20.0 |" in lines
-    assert "| A1 | 37.5 | 50.0 | 50.0 | 50.0 | 50.0 | 0.0 |" in lines
-    assert not [line for line in lines if line.startswith("| A2 ")], "what was not run has no row"
+    assert "| A1 | 37.5 | 50.0 | 50.0 | 50.0 | 50.0 | 0.0 |  |  |" in lines
+    a4 = next(line for line in lines if line.startswith("| A4 | 12.5 | 0.0 | 0.0 | 0.0 | 0.0 | 50.0 | -50.0 ("))
+    assert a4.endswith(" | 0.2500 |"), "three of the six prompts where no call is right are lost, none is won"
+    assert not [line for line in lines if line.startswith(("| A2 ", "**Follow-ups"))], "what was not run has no row"
+
+
+def test_follow_ups_are_compared_with_what_they_change(tmp_path, capsys):
+    rows = [*outcomes_for("A4", 0, A4), *outcomes_for("F1", 0, A1)]
+    assert experiments.main(["table", write(tmp_path / "o.jsonl", rows)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    row = lines[lines.index("**Follow-ups** against A4, in no test above") + 4]
+    assert row.startswith("| F1 | -40.0 (") and row.endswith(" | 10 : 2 | 0.0386 |")
 
 
 @pytest.mark.parametrize(

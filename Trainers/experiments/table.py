@@ -10,7 +10,17 @@ from Evaluator.errors import UsageError
 from Evaluator.intervals import holm, sign_flip_p, wilson_interval
 from Evaluator.records import CHECKS
 from Evaluator.reports.compare import paired_difference
-from Trainers.experiments.arms import ARMS, BASELINE, BEHAVIORS, CONTROL, HELDOUT, HYPOTHESES, Hypothesis
+from Trainers.experiments.arms import (
+    ARMS,
+    BASELINE,
+    BEHAVIORS,
+    CONTROL,
+    FOLLOW_UPS,
+    HELDOUT,
+    HYPOTHESES,
+    PRIMARY,
+    Hypothesis,
+)
 from Trainers.experiments.outcomes import Outcome
 from Trainers.experiments.rows import FIELD_CHECKS
 
@@ -19,6 +29,8 @@ _KINDS = {"no call": _NO_CALL, **{kind: (kind,) for kind in (*_NO_CALL, "call")}
 """Columns of the behaviours: which right ones each counts."""
 
 Score = Callable[[Outcome], int]
+Asked = Mapping[int, Mapping[str, Outcome]]
+"""What an arm answered: seed -> prompt -> outcome."""
 
 
 def is_strict(outcome: Outcome) -> int:
@@ -48,8 +60,8 @@ class Outcomes:
                 if prompts.setdefault(set_name, frozenset(asked)) != asked.keys():
                     raise UsageError(f"{arm_name}, seed {seed}, was not asked the same {set_name} prompts as others")
 
-    def seeds(self, set_name: str, arm: str) -> Mapping[int, Mapping[str, Outcome]]:
-        """Seed -> prompt -> outcome; empty where the arm was not run."""
+    def seeds(self, set_name: str, arm: str) -> Asked:
+        """Empty where the arm was not run."""
         return dict(sorted(self._by.get((set_name, arm), {}).items()))
 
 
@@ -68,12 +80,16 @@ class Comparison:
 
 
 def compared(outcomes: Outcomes, first: str, second: str, score: Score) -> Comparison | None:
-    """The paired comparison on the held-out prompts, second minus first; None without a seed in common.
+    """The paired comparison on the held-out prompts, second minus first; None without a seed in common."""
+    return _paired(outcomes.seeds(HELDOUT, first), outcomes.seeds(HELDOUT, second), score)
+
+
+def _paired(before: Asked, after: Asked, score: Score) -> Comparison | None:
+    """After minus before, on the same prompts; None without a seed in common.
 
     The unit is the prompt: with several seeds its difference is that of the sums over the seeds, since its answers
     under two seeds are no independent ones. With one seed the test is McNemar's.
     """
-    before, after = outcomes.seeds(HELDOUT, first), outcomes.seeds(HELDOUT, second)
     seeds = sorted(before.keys() & after.keys())
     if not seeds:
         return None
@@ -102,6 +118,7 @@ def table_lines(outcomes: Outcomes) -> Iterator[str]:
     yield from _arm_lines(outcomes)
     yield from ("", "**Hypotheses**", "")
     yield from _hypothesis_lines(outcomes)
+    yield from _follow_up_lines(outcomes)
     yield from ("", "**Where answers fail**: share of the held-out prompts still in after each check", "")
     yield from _funnel_lines(outcomes)
     yield from ("", "**Behaviours**: share of right answers by what is right", "")
@@ -126,15 +143,26 @@ def _arm_lines(outcomes: Outcomes) -> Iterator[str]:
         tools = _mean([effective_tools(asked) for asked in seeds.values()])
         yield (
             f"| {name} {arm.what} | {_points(mean)} ({_points(low)} to {_points(high)}) | {by_seed} "
-            f"| {_against_baseline(outcomes, name)} | {_points(well_formed)} | {tools:.1f} |"
+            f"| {_against(BASELINE, name, outcomes)} | {_points(well_formed)} | {tools:.1f} |"
         )
 
 
-def _against_baseline(outcomes: Outcomes, name: str) -> str:
-    found = compared(outcomes, BASELINE, name, is_strict) if name != BASELINE else None
+def _against(first: str, name: str, outcomes: Outcomes) -> str:
+    found = compared(outcomes, first, name, is_strict) if name != first else None
     if found is None:
         return " | | "
     return f"{_difference(found)} | {found.only_first} : {found.only_second} | {_p(found.p)}"
+
+
+def _follow_up_lines(outcomes: Outcomes) -> Iterator[str]:
+    rows = [
+        f"| {name} | {_against(PRIMARY, name, outcomes)} |" for name in FOLLOW_UPS if outcomes.seeds(HELDOUT, name)
+    ]
+    if rows:
+        yield from ("", f"**Follow-ups** against {PRIMARY}, in no test above", "")
+        yield f"| arm | minus {PRIMARY} (95 %) | {PRIMARY} only : arm only | p |"
+        yield "|---|---|---|---|"
+        yield from rows
 
 
 def _hypothesis_lines(outcomes: Outcomes) -> Iterator[str]:
@@ -169,17 +197,27 @@ def _funnel_lines(outcomes: Outcomes) -> Iterator[str]:
 
 
 def _behavior_lines(outcomes: Outcomes) -> Iterator[str]:
-    yield f"| arm | all | {' | '.join(_KINDS)} |"
-    yield "|---" * (len(_KINDS) + 2) + "|"
+    yield f"| arm | all | {' | '.join(_KINDS)} | no call, minus A1 (95 %) | p |"
+    yield "|---" * (len(_KINDS) + 4) + "|"
+    baseline = _of_kinds(_NO_CALL, outcomes.seeds(BEHAVIORS, BASELINE))
     for name in ARMS:
         seeds = outcomes.seeds(BEHAVIORS, name)
         if not seeds:
             continue
         cells = [_points(_mean([_rate(asked, is_strict) for asked in seeds.values()]))]
         for kinds in _KINDS.values():
-            of_kind = [{key: one for key, one in asked.items() if one["behavior"] in kinds} for asked in seeds.values()]
+            of_kind = _of_kinds(kinds, seeds).values()
             cells.append(_points(_mean([_rate(asked, is_strict) for asked in of_kind])) if all(of_kind) else "")
+        found = _paired(baseline, _of_kinds(_NO_CALL, seeds), is_strict) if name != BASELINE else None
+        cells += [_difference(found), _p(found.p)] if found else ["", ""]
         yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _of_kinds(kinds: Sequence[str], seeds: Asked) -> Asked:
+    """The outcomes of prompts to which one of these behaviours is right."""
+    return {
+        seed: {key: one for key, one in asked.items() if one["behavior"] in kinds} for seed, asked in seeds.items()
+    }
 
 
 # -- numbers ------------------------------------------------------------------------------------------------------
