@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Let a model play, train it on what it played, measure it, and again while that helps.",
         epilog="examples:\n"
-        "  python Tools/selfplay_loop.py --workdir loop --learning-rate 5e-5\n"
+        "  python Tools/selfplay_loop.py --workdir loop --learning-rate 2.5e-5\n"
         "  python Tools/selfplay_loop.py --base 7b --adapter sft-7b --workdir loop-7b --examples-per-round 4000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
