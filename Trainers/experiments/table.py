@@ -155,9 +155,7 @@ def _against(first: str, name: str, outcomes: Outcomes) -> str:
 
 
 def _follow_up_lines(outcomes: Outcomes) -> Iterator[str]:
-    rows = [
-        f"| {name} | {_against(PRIMARY, name, outcomes)} |" for name in FOLLOW_UPS if outcomes.seeds(HELDOUT, name)
-    ]
+    rows = [f"| {name} | {_against(PRIMARY, name, outcomes)} |" for name in FOLLOW_UPS if outcomes.seeds(HELDOUT, name)]
     if rows:
         yield from ("", f"**Follow-ups** against {PRIMARY}, in no test above", "")
         yield f"| arm | minus {PRIMARY} (95 %) | {PRIMARY} only : arm only | p |"
@@ -215,9 +213,7 @@ def _behavior_lines(outcomes: Outcomes) -> Iterator[str]:
 
 def _of_kinds(kinds: Sequence[str], seeds: Asked) -> Asked:
     """The outcomes of prompts to which one of these behaviours is right."""
-    return {
-        seed: {key: one for key, one in asked.items() if one["behavior"] in kinds} for seed, asked in seeds.items()
-    }
+    return {seed: {key: one for key, one in asked.items() if one["behavior"] in kinds} for seed, asked in seeds.items()}
 
 
 # -- numbers ------------------------------------------------------------------------------------------------------
