@@ -61,7 +61,7 @@ class Outcomes:
                     raise UsageError(f"{arm_name}, seed {seed}, was not asked the same {set_name} prompts as others")
 
     def seeds(self, set_name: str, arm: str) -> Asked:
-        """Empty where the arm was not run."""
+        """What an arm answered to the prompts of a set; empty where it was not asked."""
         return dict(sorted(self._by.get((set_name, arm), {}).items()))
 
 
