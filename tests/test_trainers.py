@@ -351,6 +351,23 @@ def test_kto_goes_on_from_the_sft_adapter_and_tells_right_from_wrong(tiny, tmp_p
     assert max((start[name] - end[name]).abs().max().item() for name in start) > 1e-3
 
 
+def test_saving_an_adapter_asks_no_hub_for_a_base_that_it_names_otherwise(tiny, tmp_path, monkeypatch):
+    import peft.utils.save_and_load
+
+    asked = []
+    monkeypatch.setattr(peft.utils.save_and_load, "check_file_exists_on_hf_hub", lambda *place: asked.append(place))
+    rows = write_rows(tmp_path / "a.jsonl")
+    assert train(train_sft, tiny, rows, tmp_path / "sft", "--max-steps", "1")[0] == 0
+    config = tmp_path / "sft" / "adapter_config.json"
+    named = json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "embedded"}
+    config.write_text(json.dumps(named), "utf-8")
+    more = ("--adapter", str(tmp_path / "sft"), "--max-steps", "2", "--save-steps", "1")
+    assert train(train_kto, tiny, rows, tmp_path / "kto", *more)[0] == 0
+    assert asked == []
+    saved = json.loads((tmp_path / "kto" / "adapter_config.json").read_text("utf-8"))
+    assert saved["base_model_name_or_path"] == str(tiny) and saved["inference_mode"]
+
+
 def test_kto_does_not_score_made_up_ids_if_told_so(tiny, tmp_path):
     rows = [(f"Make N{n}.", with_id(f"session_{1733553943348 + n}_gx0lv61y{n}"), n % 2 == 0) for n in range(8)]
     kto_rows(tmp_path / "a.jsonl", rows)
@@ -460,16 +477,17 @@ def test_packed_rows_do_not_see_each_other(tiny, tmp_path):
             assert torch.allclose(packed[start:end], alone, atol=1e-4)
 
 
-def test_a_fall_of_both_rewards_is_told_once(caplog):
+@pytest.mark.parametrize(("is_main", "times"), [(True, 1), (False, 0)])
+def test_a_fall_of_both_rewards_is_told_once_by_the_main_process(is_main, times, caplog):
     from transformers import TrainerControl, TrainerState
 
     from Trainers.common.callbacks import RewardWatch
 
-    watch, state = RewardWatch(), TrainerState()
+    watch, state = RewardWatch(), TrainerState(is_world_process_zero=is_main)
     for step in range(1, 30):
         logs = {"rewards/chosen": 0.1 - 0.02 * step, "rewards/rejected": -0.05 * step}
         watch.on_log(None, state, TrainerControl(), logs=logs)
-    assert caplog.text.count("rewards of both classes fall") == 1
+    assert caplog.text.count("rewards of both classes fall") == times
     healthy = RewardWatch()
     for step in range(1, 30):
         healthy.on_log(None, state, TrainerControl(), logs={"rewards/chosen": 0.01, "rewards/rejected": -0.05 * step})

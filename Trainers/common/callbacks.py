@@ -141,6 +141,8 @@ class RewardWatch(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
+        if not state.is_world_process_zero:  # the others have the same means
+            return
         if not logs or "rewards/chosen" not in logs or "rewards/rejected" not in logs:
             return
         self._rewards.append((logs["rewards/chosen"], logs["rewards/rejected"]))

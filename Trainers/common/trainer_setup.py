@@ -105,15 +105,19 @@ def lora_config(args: argparse.Namespace) -> "LoraConfig":
 
 
 def with_adapter(args: argparse.Namespace, model: "PreTrainedModel") -> "PreTrainedModel":
+    """The model with the adapter of --adapter, if any, on it. Raises UsageError where they do not fit."""
     if not args.adapter:
         return model
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, str(args.adapter), is_trainable=True)
+        adapted = PeftModel.from_pretrained(model, str(args.adapter), is_trainable=True)
     except (RuntimeError, ValueError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise UsageError(f"the adapter {args.adapter} does not fit {args.model_name}: {first}") from error
+    # PEFT reads the base's config at every checkpoint, on the hub where this is no folder ("embedded")
+    adapted.peft_config["default"].base_model_name_or_path = model.name_or_path
+    return adapted
 
 
 def score_trained_tokens_only() -> None:

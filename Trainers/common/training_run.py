@@ -1,6 +1,7 @@
 """One training run, from the files to the adapter: the same for SFT and KTO."""
 
 import argparse
+import json
 import logging
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import Evaluator
 from Evaluator.errors import OK, ReportedError
+from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.signals import Signals
 from Trainers.common.base_models import BaseModel, find_base_model, load_model, load_tokenizer
 from Trainers.common.dry_run import check_memory, dry_run, total_steps, warmup_steps
@@ -152,8 +154,10 @@ def _make_trainer(
 def _save(trainer: "Trainer", tokenizer: Any, folder: RunFolder, model_name: str) -> None:
     """The adapter that was trained, not the frozen copy that KTO compares it with, and the unchanged tokenizer."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    model.peft_config["default"].base_model_name_or_path = model_name  # else a folder in this user's cache
     model.save_pretrained(str(folder.path), selected_adapters=["default"])
+    config = folder.path / "adapter_config.json"
+    named = json.loads(config.read_bytes()) | {"base_model_name_or_path": model_name}  # not a folder of a user's cache
+    write_atomically(config, [json.dumps(named, indent=2).encode() + b"\n"])
     tokenizer.save_pretrained(str(folder.path))
     for stub in (folder.path / "README.md", folder.checkpoints / "README.md"):
         stub.unlink(missing_ok=True)  # cards that say "More Information Needed"
