@@ -564,6 +564,25 @@ def test_outcomes_are_made_from_the_reports_of_all_arms(tmp_path, capfd):
     assert "| A4 KTO on round 1 | 0.0 (" in capfd.readouterr().out
 
 
+def test_results_tell_how_the_machine_trained_and_what_rewards_it_had(tmp_path):
+    rewards = [{"step": 1, "rewards/chosen": 0.25, "rewards/rejected": -0.5}, {"step": 1, "train_loss": 0.7}]
+    for name, is_complete in (("A4", True), ("A5", False)):
+        adapter = tmp_path / "seed-0" / name / "adapter"
+        adapter.mkdir(parents=True)
+        record = {"is_complete": is_complete, "steps": 1, "resolved": {"bf16": True}, "versions": {"trl": "1"}}
+        (adapter / "run.json").write_text(json.dumps(record | {"settings": {"output": str(adapter)}}))
+        (adapter / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in rewards))
+    run_arms([scripted_arm(tmp_path, "A1", "Which one?")], inputs(workdir=tmp_path), tmp_path / "results", None)
+    (training,) = json.loads((tmp_path / "results" / "trainings.json").read_text("utf-8"))
+    assert training == {
+        "name": "seed 0: A4 train",
+        "steps": 1,
+        "resolved": {"bf16": True},
+        "versions": {"trl": "1"},
+        "rewards": [[0.25, -0.5]],
+    }
+
+
 def test_a_folder_keeps_what_its_experiment_started_from(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("{}\n")
@@ -638,6 +657,8 @@ def test_a_run_is_stopped_by_its_time_goes_on_and_gives_outcomes(tmp_path):
     ]
     steps = json.loads((tmp_path / "work" / "results" / "steps.json").read_text("utf-8"))
     assert all(step["status"] == 0 and str(tmp_path / "work") not in step["line"] for step in steps)
+    (training,) = json.loads((tmp_path / "work" / "results" / "trainings.json").read_text("utf-8"))
+    assert training["name"] == steps[0]["name"] and training["resolved"]["device"] and training["rewards"] == []
     again = run()
     assert again.returncode == 0
     assert "python " not in again.stderr.replace("python -m Trainers.experiments table", ""), again.stderr

@@ -159,7 +159,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--results", type=Path, metavar="DIR", help="outcomes.jsonl and steps.json go here (default: WORKDIR/results)"
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="outcomes.jsonl, steps.json and trainings.json go here (default: WORKDIR/results)",
     )
 
 

@@ -101,7 +101,8 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def write_results(workdir: Path, results: Path) -> None:
-    """outcomes.jsonl from all complete reports, and steps.json: the commands, what each took, and how it ended.
+    """outcomes.jsonl from all complete reports; steps.json: the commands, what each took, and how it ended;
+    trainings.json: what the machine made of each training's settings, and its rewards.
 
     Raises UsageError where reports were made in other ways and cannot be compared.
     """
@@ -116,6 +117,33 @@ def write_results(workdir: Path, results: Path) -> None:
         for one in steps
     ]
     write_atomically(results / "steps.json", [json.dumps(shown, indent=1).encode() + b"\n"])
+    write_atomically(results / "trainings.json", [json.dumps(_trainings_in(workdir), indent=1).encode() + b"\n"])
+
+
+def _trainings_in(workdir: Path) -> list[dict[str, Any]]:
+    """What the records of complete trainings say of the machine: one with bf16 trains in it, another in float32.
+
+    `name` is the step's in steps.json, `rewards` are of right and of wrong rows at each step of KTO.
+    """
+    trainings = []
+    for path in sorted(workdir.glob("seed-*/**/run.json")):
+        record = json.loads(path.read_bytes())
+        if not record["is_complete"]:
+            continue
+        seed, training = path.relative_to(workdir).parts[:2]
+        logged = map(json.loads, (path.parent / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        trainings.append(
+            {
+                "name": f"{seed.replace('-', ' ')}: {training} train",
+                **{key: record[key] for key in ("steps", "resolved", "versions")},
+                "rewards": [
+                    [round(line["rewards/chosen"], 4), round(line["rewards/rejected"], 4)]
+                    for line in logged
+                    if {"rewards/chosen", "rewards/rejected"} <= line.keys()
+                ],
+            }
+        )
+    return trainings
 
 
 def _outcomes_on(set_name: str, workdir: Path) -> list[dict[str, Any]]:
