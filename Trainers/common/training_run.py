@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import Evaluator
 from Evaluator.errors import OK, ReportedError
-from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.signals import Signals
 from Trainers.common.base_models import BaseModel, find_base_model, load_model, load_tokenizer
 from Trainers.common.dry_run import check_memory, dry_run, total_steps, warmup_steps
@@ -157,7 +156,7 @@ def _save(trainer: "Trainer", tokenizer: Any, folder: RunFolder, model_name: str
     model.save_pretrained(str(folder.path), selected_adapters=["default"])
     config = folder.path / "adapter_config.json"
     named = json.loads(config.read_bytes()) | {"base_model_name_or_path": model_name}  # not a folder of a user's cache
-    write_atomically(config, [json.dumps(named, indent=2).encode() + b"\n"])
+    config.write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(str(folder.path))
     for stub in (folder.path / "README.md", folder.checkpoints / "README.md"):
         stub.unlink(missing_ok=True)  # cards that say "More Information Needed"
