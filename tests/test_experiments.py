@@ -565,11 +565,21 @@ def test_outcomes_are_made_from_the_reports_of_all_arms(tmp_path, capfd):
 
 
 def test_results_tell_how_the_machine_trained_and_what_rewards_it_had(tmp_path):
-    rewards = [{"step": 1, "rewards/chosen": 0.25, "rewards/rejected": -0.5}, {"step": 1, "train_loss": 0.7}]
+    rewards = [
+        {"step": 1, "rewards/chosen": 0.25, "rewards/rejected": -0.5, "kl": 0.125},
+        {"step": 1, "train_loss": 0.7},
+    ]
+    data = {"rows": {"training": 8, "validation": 0}, "left_out": {"longer than 1024 tokens": 2}}
     for name, is_complete in (("A4", True), ("A5", False)):
         adapter = tmp_path / "seed-0" / name / "adapter"
         adapter.mkdir(parents=True)
-        record = {"is_complete": is_complete, "steps": 1, "resolved": {"bf16": True}, "versions": {"trl": "1"}}
+        record = {
+            "is_complete": is_complete,
+            "steps": 1,
+            "resolved": {"bf16": True},
+            "versions": {"trl": "1"},
+            "data": data,
+        }
         (adapter / "run.json").write_text(json.dumps(record | {"settings": {"output": str(adapter)}}))
         (adapter / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in rewards))
     run_arms([scripted_arm(tmp_path, "A1", "Which one?")], inputs(workdir=tmp_path), tmp_path / "results", None)
@@ -579,7 +589,9 @@ def test_results_tell_how_the_machine_trained_and_what_rewards_it_had(tmp_path):
         "steps": 1,
         "resolved": {"bf16": True},
         "versions": {"trl": "1"},
+        "data": data,
         "rewards": [[0.25, -0.5]],
+        "kl": [0.125],
     }
 
 
@@ -588,7 +600,8 @@ def test_a_folder_keeps_what_its_experiment_started_from(tmp_path):
     rows.write_text("{}\n")
     started_from = inputs(workdir=tmp_path / "work", sft_data=rows)
     run_arms([], started_from, tmp_path / "results", None)
-    run_arms([], replace(started_from, processes=2), tmp_path / "results", None)
+    with pytest.raises(UsageError, match=r"other settings \(processes was 1, is 2\)"):
+        run_arms([], replace(started_from, processes=2), tmp_path / "results", None)
     with pytest.raises(UsageError, match=r"holds an experiment with other settings .*; steps was 90, is 300;"):
         run_arms([], replace(started_from, scale=SCALES["gpu"]), tmp_path / "results", None)
     rows.write_text("{}\n{}\n")

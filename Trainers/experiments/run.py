@@ -4,7 +4,7 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +80,7 @@ def settings_of(inputs: Inputs) -> dict[str, Any]:
     return {
         "model": inputs.model,
         "prompt_method": inputs.prompt_method,
+        "processes": inputs.processes,  # a training goes on with as many as it began with
         "server": asdict(inputs.server) if inputs.server else None,
         **asdict(inputs.scale),
         **{name: f"{path} {file_fingerprint(path)}" for name, path in files.items()},
@@ -123,7 +124,8 @@ def write_results(workdir: Path, results: Path) -> None:
 def _trainings_in(workdir: Path) -> list[dict[str, Any]]:
     """What the records of complete trainings say of the machine: one with bf16 trains in it, another in float32.
 
-    `name` is the step's in steps.json, `rewards` are of right and of wrong rows at each step of KTO.
+    `name` is the step's in steps.json, `data` how many rows it was given; `rewards` are of right and of wrong
+    rows at each step of KTO, `kl` is its KL term there.
     """
     trainings = []
     for path in sorted(workdir.glob("seed-*/**/run.json")):
@@ -131,19 +133,22 @@ def _trainings_in(workdir: Path) -> list[dict[str, Any]]:
         if not record["is_complete"]:
             continue
         seed, training = path.relative_to(workdir).parts[:2]
-        logged = map(json.loads, (path.parent / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        logged = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         trainings.append(
             {
                 "name": f"{seed.replace('-', ' ')}: {training} train",
                 **{key: record[key] for key in ("steps", "resolved", "versions")},
-                "rewards": [
-                    [round(line["rewards/chosen"], 4), round(line["rewards/rejected"], 4)]
-                    for line in logged
-                    if {"rewards/chosen", "rewards/rejected"} <= line.keys()
-                ],
+                "data": {key: record["data"][key] for key in ("rows", "left_out")},
+                "rewards": _at_each_step(logged, "rewards/chosen", "rewards/rejected"),
+                "kl": [kl for (kl,) in _at_each_step(logged, "kl")],
             }
         )
     return trainings
+
+
+def _at_each_step(logged: Sequence[Mapping[str, Any]], *names: str) -> list[list[float]]:
+    """The numbers of these names in the lines that have them all."""
+    return [[round(line[name], 4) for name in names] for line in logged if set(names) <= line.keys()]
 
 
 def _outcomes_on(set_name: str, workdir: Path) -> list[dict[str, Any]]:
