@@ -274,6 +274,13 @@ def test_a_prompt_with_a_crowd_of_answers_costs_only_its_own_rows(tmp_path):
     assert prepared.left_out["too many answers to one prompt"] >= 40
 
 
+def test_a_validation_set_that_fills_no_batch_is_a_sentence(tmp_path):
+    data = kto_rows(tmp_path / "a.jsonl", [(f"q{n}", f"a{n}", n % 2 == 0) for n in range(60)])
+    args = flags(train_kto, "--validation-fraction", "0.05")
+    with pytest.raises(UsageError, match=r"--validation-fraction 0.05 keeps 3 rows, which do not fill a batch of 4"):
+        KTO().prepare(data, Renderer(tokenizer_of("chatml")), args, 1)
+
+
 def test_rows_that_are_too_long_are_left_out_whole_and_counted(tmp_path):
     file = tmp_path / "a.jsonl"
     long = {"conversations": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y" * 3000}]}
@@ -454,6 +461,8 @@ def test_at_ktos_learning_rate_every_weight_of_a_4_bit_models_adapter_moves(tiny
     assert train(train_kto, tiny, rows, tmp_path / "kto", *nf4, *more)[0] == 0
     start, end = weights(tmp_path / "sft"), weights(tmp_path / "kto")
     assert all((start[name] != end[name]).float().mean() > 0.95 for name in start)
+    first = metrics(tmp_path / "kto")[0]
+    assert first["rewards/chosen"] == first["rewards/rejected"] == 0, "it begins as its reference, not rounded to bf16"
 
 
 def test_packed_rows_do_not_see_each_other(tiny, tmp_path):
@@ -574,8 +583,12 @@ def test_an_adapter_is_never_written_over_by_the_run_that_starts_from_it(tiny, t
     rows = write_rows(tmp_path / "a.jsonl")
     assert train(train_sft, tiny, rows, tmp_path / "sft", "--max-steps", "1", "--lora-rank", "4")[0] == 0
     more = ("--adapter", str(tmp_path / "sft"), "--max-steps", "1")
-    assert train(train_kto, tiny, rows, tmp_path / "sft", *more, "--overwrite")[0] == 2
-    assert "choose another one" in capfd.readouterr().err
+    checkpoint = next((tmp_path / "sft" / "checkpoints").glob("checkpoint-*"))
+    for adapter in (tmp_path / "sft", checkpoint):
+        again = ("--adapter", str(adapter), "--max-steps", "1", "--overwrite")
+        assert train(train_kto, tiny, rows, tmp_path / "sft", *again)[0] == 2
+        assert "choose another --output" in capfd.readouterr().err
+    assert (checkpoint / "adapter_model.safetensors").is_file()
     status, record, _ = train(train_kto, tiny, rows, tmp_path / "kto", *more)
     assert status == 0 and record["settings"]["lora_rank"] == 4
     assert len(record["data"]["sha256"]) == 2  # of the rows, and of the adapter

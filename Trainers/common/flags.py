@@ -187,8 +187,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     for name in ("adapter_config.json", ADAPTER_WEIGHTS) if args.adapter else ():
         if not (args.adapter / name).is_file():
             raise UsageError(f"there is no adapter in {args.adapter} (no {name})")
-    if args.adapter and args.adapter.resolve() == args.output.resolve():
-        raise UsageError("--output is the folder of --adapter, which would be written over: choose another one")
+    if args.adapter and args.adapter.resolve().is_relative_to(args.output.resolve()):
+        raise UsageError("--adapter is in --output, which would be written over: choose another --output")
     if args.resume and args.overwrite:
         raise UsageError("--resume goes on with a run, --overwrite begins anew: give one of them")
     missing = [name for name in args.report_to if not find_spec(name)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from Evaluator.errors import UsageError
 from Evaluator.label_balance import kto_weights
 from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order, without_crowds
 from Trainers.common.prepared import Columns, Prepared, RendersTurns, rendered_rows
@@ -50,6 +51,11 @@ class KTO:
         held_out = rendered_rows(validation, render, args.max_length, left_out)
         if held_out:
             sizes = BatchSizes(args.batch_size, processes)
+            if len(held_out) < sizes.rows_a_step:
+                raise UsageError(
+                    f"--validation-fraction {args.validation_fraction:g} keeps {len(held_out)} rows, which do not fill "
+                    f"a batch of {sizes.rows_a_step}: give a larger one, or none"
+                )
             held_out = _in_order(held_out, sizes, args.seed, left_out, "do not fill a validation batch", both=False)
         balance = weights[0] * labels[True] / (weights[1] * labels[False])
         return Prepared(

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import UsageError
@@ -11,6 +12,7 @@ from Trainers.common.launch import local_rank, num_processes
 from Trainers.common.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
@@ -132,13 +134,20 @@ def score_trained_tokens_only() -> None:
         trl.trainer.utils._use_triton = lambda device: True
 
 
-def train_in_float32(model: "PreTrainedModel") -> None:
+def trained_weights(model: "PreTrainedModel") -> "dict[str, torch.Tensor]":
+    """A copy of the parameters that are trained, by name."""
+    return {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
+
+
+def train_in_float32(model: "PreTrainedModel", begun_with: "Mapping[str, torch.Tensor]") -> None:
     """Keep what is trained in float32: TRL casts the adapter of a 4-bit model to bf16, whose steps are coarser than
     the updates of a small learning rate, so that most weights would never move. Call it before the optimizer is made.
+
+    Weights in `begun_with` become again what they were: KTO's reference is a copy of them that TRL did not round.
     """
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+            parameter.data = begun_with.get(name, parameter.data).float()
 
 
 def training_arguments(args: argparse.Namespace, folder: RunFolder, *, has_validation: bool) -> dict[str, Any]:

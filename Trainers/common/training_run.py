@@ -28,6 +28,7 @@ from Trainers.common.trainer_setup import (
     quiet_libraries,
     score_trained_tokens_only,
     train_in_float32,
+    trained_weights,
     training_arguments,
     with_adapter,
 )
@@ -132,6 +133,7 @@ def _make_trainer(
     stop = StopOnSignal(signals)
     folder.path.mkdir(parents=True, exist_ok=True)
     model = with_adapter(args, load_model(base, **loading_options(args)))
+    begun_with = trained_weights(model) if args.adapter else {}
     if args.device == "cpu":
         score_trained_tokens_only()
     callbacks = [MetricsFile(folder.metrics_path), ProgressBar(), RewardWatch(), stop]
@@ -146,7 +148,7 @@ def _make_trainer(
     )
     for unwanted in (ProgressCallback, PrinterCallback):  # they write to stdout
         trainer.remove_callback(unwanted)
-    train_in_float32(trainer.model)
+    train_in_float32(trainer.model, begun_with)
     return trainer, stop
 
 
@@ -220,7 +222,7 @@ def out_of_memory(error: BaseException, folder: RunFolder) -> ReportedError:
     checkpoint = folder.last_checkpoint()
     kept = f"; --adapter {checkpoint} goes on from what was learnt" if checkpoint else ""
     return ReportedError(
-        f"out of memory ({said}). Begin anew, with --overwrite or another --output, with a lower --batch-size and as "
-        f"much higher --gradient-accumulation-steps, then a lower --max-length, then a lower --lora-rank{kept}. "
-        f"--dry-run tells what each part takes"
+        f"out of memory ({said}). Begin anew in another --output, with a lower --batch-size and as much higher "
+        f"--gradient-accumulation-steps, then a lower --max-length, then a lower --lora-rank{kept}. --dry-run tells "
+        f"what each part takes"
     )
