@@ -20,6 +20,8 @@ tokenizers = pytest.importorskip("tokenizers", reason=WHY)
 
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
 
+from Evaluator.errors import UsageError  # noqa: E402
+from Trainers.common.base_models import find_base_model  # noqa: E402
 from Trainers.export.__main__ import main  # noqa: E402
 from Trainers.export.chat_turns import turns_of  # noqa: E402
 from Trainers.export.modelfile import Source, modelfile  # noqa: E402
@@ -435,6 +437,13 @@ def test_a_base_from_a_gguf_file_gives_the_same_merged_file(made, tmp_path, monk
     assert main([*flags[:2], str(made.adapter), "--output", str(tmp_path / "lora")]) == 0
     lines = (tmp_path / "lora" / "Modelfile").read_text(encoding="utf-8").splitlines()
     assert f"FROM {made.base_gguf.resolve()}" in lines and "ADAPTER ./adapter.gguf" in lines
+
+
+@pytest.mark.parametrize("made", ["llama3"], indirect=True)
+def test_a_base_from_a_gguf_file_with_scaled_positions_is_refused(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match="scales its positions, which cannot be read from a GGUF file"):
+        find_base_model(str(made.exported / "model-f16.gguf"))
 
 
 def contents(reader: "gguf.GGUFReader") -> dict:

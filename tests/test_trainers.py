@@ -23,6 +23,7 @@ from Evaluator.errors import UsageError
 from Evaluator.records import Message
 from tests.tiny_models import CHATML, MISTRAL, tiny_model_folder, tiny_tokenizer
 from Trainers.common import dry_run
+from Trainers.common.base_models import find_base_model, load_tokenizer
 from Trainers.common.flags import resolve_for
 from Trainers.common.kto import KTO
 from Trainers.common.rendering import CannotRender, Renderer
@@ -290,6 +291,27 @@ def test_rows_that_are_too_long_are_left_out_whole_and_counted(tmp_path):
     )
     assert prepared.left_out == {"longer than 2048 tokens": 1}
     assert prepared.rows["training"] == 40
+
+
+def test_a_tokenizer_cuts_numbers_as_its_file_says_whatever_class_it_names(tmp_path):
+    from tokenizers import pre_tokenizers
+    from transformers import AutoTokenizer
+
+    own = tiny_tokenizer(corpus=["2024 2024 2024"])
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+    own.backend_tokenizer.pre_tokenizer = digits
+    own.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "GPT2Tokenizer"}), "utf-8")
+    loaded, wanted = load_tokenizer(find_base_model(str(tmp_path))), own("in 2024").input_ids
+    assert loaded("in 2024").input_ids == wanted
+    assert (loaded.chat_template, loaded.eos_token, loaded.pad_token) == (
+        own.chat_template,
+        "<|im_end|>",
+        "<|endoftext|>",
+    )
+    assert AutoTokenizer.from_pretrained(tmp_path)("in 2024").input_ids != wanted, "else this tests nothing"
 
 
 def test_a_template_under_which_everything_would_be_trained_is_an_error(tmp_path):

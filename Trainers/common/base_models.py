@@ -105,6 +105,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers import logging as logging_of_transformers
 
+    _refuse_scaled_positions(gguf)
     logging_of_transformers.disable_progress_bar()
     place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
@@ -121,6 +122,20 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     _restore_split(gguf, folder / "tokenizer.json")
 
 
+def _refuse_scaled_positions(gguf: Path) -> None:
+    """Raise UsageError for a file whose rotary positions are scaled (Llama 3.1 and later): transformers does not read
+    the scaling, so that training would be on other positions than llama.cpp serves."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(gguf)
+    scaling = [field.contents() for key, field in reader.fields.items() if key.endswith(".rope.scaling.type")]
+    if any(one != "none" for one in scaling) or any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
+        raise UsageError(
+            f"{gguf} scales its positions, which cannot be read from a GGUF file: give --model-name the model that it "
+            f"was made of, a folder or a name on the hub"
+        )
+
+
 def _restore_split(gguf: Path, tokenizer_path: Path) -> None:
     """Let the tokenizer cut texts as llama.cpp does with this file: numbers into digits, for one."""
     from gguf import GGUFReader
@@ -133,11 +148,13 @@ def _restore_split(gguf: Path, tokenizer_path: Path) -> None:
 
 
 def load_tokenizer(base: BaseModel, *, local_files_only: bool = False) -> "PreTrainedTokenizerBase":
-    """The tokenizer with its own chat template. Raises UsageError."""
-    from transformers import AutoTokenizer
+    """The tokenizer with its own chat template, cutting texts as its tokenizer.json says. Raises UsageError."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     with _sentences(f"the tokenizer of {base.name}"):
-        tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=local_files_only)
+        tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=local_files_only, mistral_format=False)
+        if _cuts_otherwise(tokenizer, base.path):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(base.path, local_files_only=local_files_only)
     if not tokenizer.is_fast:
         raise UsageError(f"{base.name} has no fast tokenizer, which tells where in the text each token stands")
     if not tokenizer.chat_template:
@@ -145,6 +162,18 @@ def load_tokenizer(base: BaseModel, *, local_files_only: bool = False) -> "PreTr
     if tokenizer.eos_token_id is None:
         raise UsageError(f"{base.name} has no end-of-sequence token")
     return tokenizer
+
+
+def _cuts_otherwise(tokenizer: "PreTrainedTokenizerBase", place: str) -> bool:
+    """Whether transformers' class for this tokenizer cuts texts in another way than its file: the class of GPT-2, which
+    SmolLM2 names, leaves numbers whole that are digits in the file, and for llama.cpp."""
+    from transformers.utils import cached_file
+
+    path = cached_file(place, "tokenizer.json", local_files_only=True, _raise_exceptions_for_missing_entries=False)
+    if not path or not tokenizer.is_fast:
+        return False
+    read, own = json.loads(tokenizer.backend_tokenizer.to_str()), json.loads(Path(path).read_text(encoding="utf-8"))
+    return any(read.get(part) != own.get(part) for part in ("normalizer", "pre_tokenizer"))
 
 
 def load_model(base: BaseModel, **options: Any) -> "PreTrainedModel":
