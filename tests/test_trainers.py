@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -289,8 +290,22 @@ def test_rows_that_are_too_long_are_left_out_whole_and_counted(tmp_path):
     prepared = SFT().prepare(
         read_training_data([str(file)]), Renderer(tokenizer_of("chatml")), flags(train_sft, "--no-packing"), 1
     )
-    assert prepared.left_out == {"longer than 2048 tokens": 1}
+    assert prepared.left_out == {"rows longer than 2048 tokens": 1}
     assert prepared.rows["training"] == 40
+
+
+def test_kto_says_which_label_the_rows_that_are_too_long_have(tmp_path, caplog):
+    long = ["y" * 4000 if n in (1, 2, 3) else f"a{n}" for n in range(40)]
+    data = kto_rows(tmp_path / "a.jsonl", [(f"q{n}", long[n], n % 2 == 0) for n in range(40)])
+    prepared = KTO().prepare(data, Renderer(tokenizer_of("chatml")), flags(train_kto), 1)
+    told = {reason: count for reason, count in prepared.left_out.items() if "longer" in reason}
+    assert told == {
+        "rows with label true longer than 2048 tokens": 1,
+        "rows with label false longer than 2048 tokens": 2,
+    }
+    (warning,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    said = "too long, so that they teach nothing: 2 of 20 rows with label false and 1 of 20 rows with label true; "
+    assert said in warning and re.search(r"--max-length 40\d\d takes all", warning)
 
 
 def test_a_tokenizer_cuts_numbers_as_its_file_says_whatever_class_it_names(tmp_path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from Evaluator.errors import UsageError
 from Evaluator.records import Message
+from Trainers.common.launch import is_main_process
 from Trainers.common.rendering import CannotRender, Rendered
 from Trainers.common.training_data import Conversation, TrainingData
 
@@ -76,6 +77,8 @@ def rendered_rows(
     """Each conversation with its sequences; those that do not fit are left out whole, and counted by the reason."""
     rows = []
     refusals: dict[str, str] = {}
+    too_long: list[tuple[str, int]] = []
+    kinds = Counter(_kind(conversation) for conversation in conversations)
     for conversation in conversations:
         try:
             sequences = render(conversation.messages)
@@ -83,14 +86,25 @@ def rendered_rows(
             left_out["refused by the chat template"] += 1
             refusals.setdefault(str(why), conversation.where)
             continue
-        if any(len(sequence.input_ids) > max_length for sequence in sequences):
-            left_out[f"longer than {max_length} tokens"] += 1
+        longest = max(len(sequence.input_ids) for sequence in sequences)
+        if longest > max_length:
+            too_long.append((_kind(conversation), longest))
         else:
             rows += [(conversation, sequence) for sequence in sequences]
     for why, where in refusals.items():
         log.warning("warning: %s: %s", where, why)
+    left_out += Counter(f"{kind} longer than {max_length} tokens" for kind, _ in too_long)
+    if too_long and is_main_process():
+        lost = Counter(kind for kind, _ in too_long)
+        shares = " and ".join(f"{count} of {kinds[kind]} {kind}" for kind, count in sorted(lost.items()))
+        needed = max(length for _, length in too_long)
+        log.warning("warning: too long, so that they teach nothing: %s; --max-length %d takes all", shares, needed)
     _check_shares(rows)
     return rows
+
+
+def _kind(conversation: Conversation) -> str:
+    return "rows" if conversation.label is None else f"rows with label {str(conversation.label).lower()}"
 
 
 def _check_shares(rows: Sequence[tuple[Conversation, Rendered]]) -> None:
