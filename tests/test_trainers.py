@@ -480,6 +480,19 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(script, more, 
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
+def test_a_run_does_not_go_on_where_the_machine_would_compute_it_in_another_way(tiny, tmp_path, capfd):
+    rows, output = write_rows(tmp_path / "a.jsonl", num=64), tmp_path / "run"
+    interrupt_at(output, 2)
+    more = ("--max-steps", "12", "--save-steps", "100")
+    assert train(train_sft, tiny, rows, output, *more)[0] == 130
+    record = json.loads((output / "run.json").read_text("utf-8"))
+    record["resolved"] |= {"device": "cuda", "quantization": "nf4"}
+    (output / "run.json").write_text(json.dumps(record), "utf-8")
+    assert train(train_sft, tiny, rows, output, *more, "--resume")[0] == 2
+    assert "(device was cuda, is cpu; quantization was nf4, is none): go on where it began" in capfd.readouterr().err
+    assert json.loads((output / "run.json").read_text("utf-8")) == record
+
+
 @pytest.mark.parametrize("script", [train_sft, train_kto])
 def test_nf4_weights_with_lora_train_on_a_cpu_too(script, tiny, tmp_path):
     rows = write_rows(tmp_path / "a.jsonl")

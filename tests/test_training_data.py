@@ -180,6 +180,7 @@ def test_memory_grows_with_what_it_is_made_of():
     assert needed(length=4096) > needed()
     assert needed(is_kto=True, has_reference_adapter=True) > needed()
     assert needed(rows=4, is_packed=True) > needed(rows=4)
+    assert needed(has_triton=False) > needed() + 1e9
     assert memory_parts(shape, Load(1, 2048, 32, True, True, False))["weights"] == pytest.approx(4.14e9, rel=0.01)
 
 

@@ -19,7 +19,7 @@ MERGED_TYPE = "q8_0"
 """How a base that is no GGUF file is served without a server: merged with the adapter, in 8 bits."""
 TRAINING_FLAGS = (
     "--learning-rate", "--num-epochs", "--max-steps", "--batch-size", "--gradient-accumulation-steps", "--beta",
-    "--max-length", "--device",
+    "--max-length", "--device", "--quantization",
 )  # fmt: skip
 """Flags that train_kto.py is given where the loop is."""
 _SIZE = re.compile(r"\d+(\.\d+)?[mb]")

@@ -139,6 +139,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-length", type=number(int, 64), metavar="N", help="longest row in tokens")
     group.add_argument("--save-steps", type=number(int, 1), metavar="N", help="steps to a checkpoint")
     group.add_argument("--device", choices=("auto", "cuda", "cpu"), help="where to train")
+    group.add_argument("--quantization", choices=("nf4", "none"), help="whether to train on 4-bit weights")
 
 
 def _methods(text: str) -> str:

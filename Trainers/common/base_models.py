@@ -1,6 +1,6 @@
 """The model that is fine-tuned: found by name, folder or GGUF file, and loaded with its tokenizer.
 
-A GGUF file is dequantised once, into the user's cache; what was trained on that fits the GGUF file it came from.
+A GGUF file is dequantised once, into the user's cache; what was trained on that, not quantised again, fits the file.
 """
 
 import hashlib

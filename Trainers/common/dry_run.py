@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import random
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -88,6 +89,7 @@ def load_of(args: argparse.Namespace, method: str, prepared: Prepared) -> Load:
         has_reference_adapter=method == "kto" and args.adapter is not None,
         is_packed=getattr(args, "packing", False),
         on_cpu=args.device == "cpu",
+        has_triton=sys.platform != "win32",
     )
 
 

@@ -13,7 +13,8 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 HEAD_TOKENS = 4096
 HEAD_VOCABULARY = 32768
 """TRL's loss projects hidden states to logits in tiles of this size, not (batch, length, vocabulary), with a float32
-gradient of the hidden states beside; on a CPU with some eight float32 copies of a tile (measured: 4.4 GB, tile 0.5)."""
+gradient of the hidden states beside; without Triton, which Windows and CPUs lack, with some eight float32 copies of a
+tile (measured on a CPU: 4.4 GB, tile 0.5)."""
 MASK_BYTES = 3
 """Of each pair of tokens in a row: whether one sees the other, and the same in the type of the queries."""
 FIXED_BYTES = 1.0e9
@@ -39,6 +40,7 @@ class Load:
     has_reference_adapter: bool = False
     is_packed: bool = False
     on_cpu: bool = False
+    has_triton: bool = True
 
     @property
     def value_bytes(self) -> int:
@@ -50,13 +52,14 @@ def memory_parts(shape: ModelShape, load: Load) -> dict[str, float]:
     size, lora = load.value_bytes, shape.lora_parameters(load.lora_rank)
     state_bytes = 8 if load.on_cpu else 2 + 8 / 256  # AdamW's two moments: float32, or 8 bits with a scale for 256
     tokens = load.rows * load.length
+    tile_bytes = 2 if load.has_triton and not load.on_cpu else 32
     return {
         "weights": shape.linear_parameters * (NF4_BYTES if load.is_nf4 else size) + shape.other_parameters * size,
         "LoRA and its gradients": lora * 4 * (3 if load.has_reference_adapter else 2),
         "optimizer": lora * state_bytes,
         "activations": tokens * _activation_bytes(shape, load),
         "attention mask": MASK_BYTES * (tokens**2 if load.is_packed else tokens * load.length),
-        "logits": min(tokens, HEAD_TOKENS) * HEAD_VOCABULARY * (32 if load.on_cpu else 2) + tokens * shape.hidden * 4,
+        "logits": min(tokens, HEAD_TOKENS) * HEAD_VOCABULARY * tile_bytes + tokens * shape.hidden * 4,
         "a layer dequantised": max(i * o for i, o in shape.linear_layers) * size if load.is_nf4 else 0,
         "fixed": FIXED_BYTES,
     }

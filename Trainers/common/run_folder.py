@@ -11,6 +11,8 @@ from Evaluator.errors import UsageError
 
 NEED_NOT_AGREE = ("output", "save_steps", "eval_steps", "logging_steps", "report_to", "memory_gb", "model_size")
 """Settings that do not change what is learnt."""
+RESOLVED_ALIKE = ("device", "quantization", "packing")
+"""What flags leave to the machine, and what has to stay as it was for a run to go on."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,21 @@ class RunFolder:
         found = [(int(path.name.split("-")[1]), path) for path in self.checkpoints.glob("checkpoint-*")]
         whole = [(step, path) for step, path in found if _is_json(path / "trainer_state.json")]
         return max(whole)[1] if whole else None
+
+    def refuse_other_machine(self, resolved: Mapping[str, Any]) -> None:
+        """Raise UsageError where this machine would go on in another way than the run was begun: with other batches, or
+        an optimizer that cannot read what the other one wrote."""
+        begun = (self.record() or {}).get("resolved", {})
+        differing = [
+            f"{name} was {begun[name]}, is {resolved[name]}"
+            for name in RESOLVED_ALIKE
+            if name in begun and begun[name] != resolved[name]
+        ]
+        if differing:
+            raise UsageError(
+                f"{self.path} holds a run that was begun in another way ({'; '.join(differing)}): go on where it "
+                f"began, or choose another --output, or --overwrite"
+            )
 
     def clear(self) -> None:
         """Remove what a run has written, and nothing else."""

@@ -123,10 +123,10 @@ def with_adapter(args: argparse.Namespace, model: "PreTrainedModel") -> "PreTrai
 
 
 def score_trained_tokens_only() -> None:
-    """Have TRL project only the tokens that a loss is on to logits on a CPU too, as it does on a GPU, where Triton is.
+    """Have TRL project only the tokens that a loss is on to logits where Triton is not, as it does where it is.
 
-    Elsewhere it scores every token, for compilers that would else see another shape with every batch; on a CPU nothing
-    is compiled, and the projection takes half of the time of a small model.
+    Elsewhere, on a CPU and on a GPU under Windows, it scores every token, for compilers that would else see another
+    shape with every batch; here nothing is compiled, and the projection takes half of the time of a small model.
     """
     import trl.trainer.utils
 

@@ -90,6 +90,8 @@ def _train(
     args.warmup_steps = warmup_steps(args, total_steps(args, prepared))
     checkpoint = folder.last_checkpoint() if args.resume else None
     record = _record(settings, args, method, data, prepared, base)
+    if checkpoint:
+        folder.refuse_other_machine(record["resolved"])
     started = time.monotonic()
     try:
         trainer, stop = _make_trainer(args, method, prepared, base, tokenizer, folder, signals)
@@ -134,8 +136,7 @@ def _make_trainer(
     folder.path.mkdir(parents=True, exist_ok=True)
     model = with_adapter(args, load_model(base, **loading_options(args)))
     begun_with = trained_weights(model) if args.adapter else {}
-    if args.device == "cpu":
-        score_trained_tokens_only()
+    score_trained_tokens_only()
     callbacks = [MetricsFile(folder.metrics_path), ProgressBar(), RewardWatch(), stop]
     trainer = method.trainer(
         args,
