@@ -19,18 +19,20 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
 
 from Evaluator.catalog import load_catalog
 from Evaluator.console import run_main
-from Evaluator.errors import OK
+from Evaluator.errors import FAILED, OK
 from Evaluator.reports.report import load_report, validator_fingerprint
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.runs.kept_settings import keep_settings
 from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.serving import add_server_arguments
-from Evaluator.runs.steps import Steps
+from Evaluator.runs.steps import StepFailed, Steps
 from Tools.loop.commands import (
+    ADAPTER_WEIGHTS,
     BEHAVIOR,
     DATA_NUMBERS,
     HELDOUT,
     JUDGED,
+    KTO,
     MISSING_TOOLS,
     PLAY,
     SERVED,
@@ -43,10 +45,14 @@ from Tools.loop.flags import (
     add_training_arguments,
     check_arguments,
     settings_of,
+    training_settings_of,
 )
 from Tools.loop.results import RoundResult, read_result
 
 log = logging.getLogger(__name__)
+
+TOOL_SHARE = 0.8
+"""Of v2's requests ask for a tool at its default --behavior-share."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -85,7 +91,7 @@ class Loop:
                 self._train(number)
             rounds.append(self._measured(number, rounds[:1]))
             is_over = bool(rounds[-1].reasons) or number == self._args.rounds
-            if is_over or self._steps.num_run > num_before:
+            if is_over or self._steps.num_run > num_before or not self._is_shown(number):
                 self._show(rounds, is_over)
             if is_over:
                 break
@@ -108,10 +114,18 @@ class Loop:
         steps.run(commands.data_numbers(number))
 
     def _ask_missing_tools(self, number: int, num_tools: int) -> None:
-        """As many requests for each of these tools as it had in the round's self-play, one at least."""
-        if num_tools:
-            share = self._args.examples_per_round * num_tools / len(load_catalog().tools)
-            self._steps.run(self._commands.coverage(number, max(round(share), self._args.num_samples_per_prompt)))
+        """About as many requests for these tools as they had in the round's self-play, with as many answers each."""
+        if not num_tools:
+            return
+        samples = self._args.num_samples_per_prompt
+        share = TOOL_SHARE * self._args.examples_per_round / samples * num_tools / len(load_catalog().tools)
+        step = self._commands.coverage(number, max(round(share), 1) * samples)
+        try:
+            self._steps.run(step)
+        except StepFailed as error:
+            if error.status != FAILED or not step.makes.exists() or step.makes.stat().st_size:
+                raise
+            log.warning("warning: round %d goes on without an answer about missing tools: all were given up", number)
 
     def _train(self, number: int) -> None:
         self._steps.run(self._commands.mixing(number))
@@ -141,6 +155,7 @@ class Loop:
     def _evaluate(self, number: int) -> dict[str, Path]:
         """The reports of a round by the validator as it is now: reports of two validators cannot be compared."""
         self._steps.run(self._commands.export(number))
+        self._forget_older_answers(number)
         reports = {}
         for name in (HELDOUT, BEHAVIOR):
             report, validator = self._commands.report(number, name), None
@@ -150,7 +165,25 @@ class Loop:
             reports[name] = self._commands.report(number, name, validator)
         return reports
 
+    def _forget_older_answers(self, number: int) -> None:
+        """Remove what an adapter has answered that this round had before it was trained again: a server that serves
+        the new one has the same name."""
+        if not number:
+            return
+        trained = (self._commands.adapter(number) / ADAPTER_WEIGHTS).stat().st_mtime
+        for name in (HELDOUT, BEHAVIOR):
+            for path in self._commands.folder(number).glob(f"{name}*"):
+                if path.stat().st_mtime < trained:
+                    path.unlink()
+
     # -- what people see
+
+    def _is_shown(self, number: int) -> bool:
+        try:
+            shown = json.loads((self._args.workdir / "rounds.json").read_bytes())["rounds"]
+        except (OSError, ValueError, KeyError):
+            return False
+        return (self._args.workdir / "best").is_dir() and any(one["number"] == number for one in shown)
 
     def _show(self, rounds: Sequence[RoundResult], is_over: bool) -> None:
         """Say how the last round ended; write the page, the numbers, and the best adapter."""
@@ -190,15 +223,31 @@ def keep_best(folder: Path, number: int, adapter: Path, served: Path) -> None:
     if (served / "adapter.gguf").is_file():
         shutil.copy2(served / "adapter.gguf", unfinished)
     (unfinished / "round.json").write_text(json.dumps({"round": number}) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
+    old = folder.with_name(".best.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
     unfinished.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def keep(args: argparse.Namespace, steps: Steps) -> None:
+    """Keep a loop's settings from the first step that is done on, how it trains from the first training on: what made
+    a step fail may be changed. Raises UsageError where they are others."""
+    for name, settings, ending in (
+        ("loop.json", settings_of(args), ""),
+        ("training.json", training_settings_of(args), KTO),
+    ):
+        if not steps.has_done(ending):
+            (args.workdir / name).unlink(missing_ok=True)
+        keep_settings(args.workdir / name, settings, "a loop")
 
 
 def loop(args: argparse.Namespace) -> int:
     check_arguments(args)
     args.workdir.mkdir(parents=True, exist_ok=True)
     with Steps(args.workdir / "state.json") as steps:
-        keep_settings(args.workdir / "loop.json", settings_of(args), "a loop")
+        keep(args, steps)
         best = Loop(args, steps).run()
     print(best)
     return OK

@@ -19,14 +19,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 if not __package__:  # run as a file: behave like `python -m` from the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from Evaluator.backends.default_weights import cache_folder
 from Evaluator.console import run_main
-from Evaluator.errors import FAILED, ReportedError, UsageError
+from Evaluator.errors import FAILED, OK, ReportedError, UsageError
 from Evaluator.flag_types import number
 from Evaluator.model_flags import base_url
+from Evaluator.runs.file_lock import take_lock
 from Evaluator.runs.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -76,23 +79,45 @@ def run_with_server(args: argparse.Namespace) -> int:
     """Run the command while the server runs; give its exit status."""
     with Signals() as signals:
         signals.interrupt = False
-        if answers(args.base_url):
-            raise UsageError(f"a server answers at {args.base_url} already: stop it, or choose another port")
-        with started(args.server, args.server_log) as server:
-            wait_for_answer(server, args.base_url, args.wait_s, signals)
-            return command_status(args.command, signals)
+        with place_taken(args.base_url):
+            if reply(args.base_url):
+                raise UsageError(f"a server answers at {args.base_url} already: stop it, or choose another port")
+            with started(args.server, args.server_log) as server:
+                wait_for_answer(server, args.base_url, args.wait_s, signals)
+                status = command_status(args.command, signals)
+                if status == OK and server.poll() is not None:
+                    raise ReportedError(f"the server ended with status {server.returncode} before the command did")
+                return status
+
+
+@contextmanager
+def place_taken(url: str) -> Iterator[None]:
+    """Keep other runs of this user from starting a server at the same address: a server that is still loading does not
+    answer, and some systems let two listen. Raises UsageError where another run has it."""
+    folder = cache_folder() / "servers"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{urlsplit(url).netloc.replace(':', '-')}.lock").open("ab") as lock:
+        if not take_lock(lock):
+            raise UsageError(f"another command has a server at {url}: wait for its end, or choose another port")
+        yield
 
 
 def answers(url: str) -> bool:
     """Whether a server is ready there; one that wants an API key says so, one that is still loading says 503."""
+    status = reply(url)
+    return status is not None and status < 500
+
+
+def reply(url: str) -> int | None:
+    """The status with which a server there tells its models; None where nothing answers."""
     import requests
 
     with requests.Session() as session:
         session.trust_env = False  # no proxy stands between this machine and itself
         try:
-            return session.get(f"{url}/models", timeout=5).status_code < 500
+            return session.get(f"{url}/models", timeout=5).status_code
         except requests.RequestException:
-            return False
+            return None
 
 
 @contextmanager
@@ -101,7 +126,8 @@ def started(command: str, log_path: Path | None) -> Iterator["subprocess.Popen[b
     output = log_path.open("ab") if log_path else os.fdopen(os.dup(sys.stderr.fileno()), "wb")
     with output:
         try:
-            server = _start(shlex.split(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            words = command if os.name == "nt" else shlex.split(command)  # Windows takes a line apart by itself
+            server = _start(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         except (OSError, IndexError, ValueError) as error:
             raise UsageError(f"cannot start the server {command!r}: {error}") from error
     try:
@@ -121,6 +147,8 @@ def wait_for_answer(server: "subprocess.Popen[bytes]", url: str, seconds: float,
         if time.monotonic() > deadline:
             raise ReportedError(f"the server did not answer at {url} within {seconds:g} s: see --wait-s")
         time.sleep(_POLL_S)
+    if server.poll() is not None:
+        raise ReportedError(f"the server ended with status {server.returncode}, and another one answers at {url}")
 
 
 def command_status(command: Sequence[str], signals: Signals) -> int:
@@ -138,7 +166,8 @@ def command_status(command: Sequence[str], signals: Signals) -> int:
         except subprocess.TimeoutExpired:
             for received in signals.received[passed_on:]:
                 passed_on += 1
-                child.send_signal(received)
+                if os.name != "nt" or received != signal.SIGINT:  # its console tells the command by itself
+                    child.send_signal(received)
 
 
 class _Stopped(ReportedError):
@@ -149,7 +178,7 @@ class _Stopped(ReportedError):
         self.status = status
 
 
-def _start(words: Sequence[str], **streams: Any) -> "subprocess.Popen[bytes]":
+def _start(words: Sequence[str] | str, **streams: Any) -> "subprocess.Popen[bytes]":
     """A process that Ctrl-C reaches only as it is passed on, and that on Linux ends when this one is killed."""
     parent_dies = {"preexec_fn": _die_with_parent} if sys.platform == "linux" else {}
     return subprocess.Popen(words, start_new_session=True, **parent_dies, **streams)

@@ -46,6 +46,7 @@ class InProcess(Steps):
     rights = (0, 12, 12, 12)
     trained: ClassVar = []
     status_of_training = 0
+    has_other_rows = False
     scripts: Path
 
     def _child(self, command, stdout):
@@ -72,11 +73,11 @@ class InProcess(Steps):
         return 0
 
     def _train(self, args):
-        if self.status_of_training:
-            return self.status_of_training
+        if self.status_of_training or (self.has_other_rows and not args.overwrite):
+            return self.status_of_training or 2
         self.trained.append(args)
-        args.output.mkdir()
-        (args.output / "checkpoints").mkdir()
+        args.output.mkdir(exist_ok=True)
+        (args.output / "checkpoints").mkdir(exist_ok=True)
         for name in flags.ADAPTER_FILES:
             (args.output / name).write_text(str(args.output))
         return 0
@@ -88,6 +89,7 @@ def loop(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(flags, "PACKAGES", ("jinja2",))
     monkeypatch.setattr(selfplay_loop, "Steps", InProcess)
     monkeypatch.setattr(InProcess, "trained", [])
+    monkeypatch.setattr(InProcess, "has_other_rows", False)
     monkeypatch.setattr(InProcess, "scripts", tmp_path, raising=False)
     sets = {}
     for name, bundled, count in (("heldout", HELDOUT_PROMPTS, 12), ("behavior", BEHAVIOR_PROMPTS, 8)):
@@ -172,7 +174,7 @@ def test_tools_without_a_right_answer_are_asked_for_again(loop, tmp_path):
     folder = tmp_path / "loop" / "round_1"
     missing = json.loads((folder / "missing_tools.json").read_text("utf-8"))["tools"]
     assert set(missing) == set(CATALOG.tools)
-    assert len(rows_of(folder / "coverage.jsonl")) == 12
+    assert len(rows_of(folder / "coverage.jsonl")) == 9, "three of the four requests of 12 rows were for tools"
     called = write_lines(tmp_path / "rows.jsonl", healthy_rows())
     true = {tool for row in healthy_rows() if row["label"] for tool in row["metadata"]["called_tools"]}
     assert set(tools_without_right_answer([Path(called)])) == set(CATALOG.tools) - true
@@ -192,12 +194,72 @@ def test_a_stopped_step_stops_the_loop_and_it_goes_on_there(loop, tmp_path, monk
 def test_more_rounds_go_on_and_other_settings_are_refused(loop, tmp_path):
     assert loop("--rounds", "0")[0] == 0
     assert [one["number"] for one in rounds_of(tmp_path / "loop")] == [0]
-    status, _, err = loop("--rounds", "1", "--beta", "0.5")
-    assert status == 2 and "other settings (beta was None, is 0.5)" in err
+    status, _, err = loop("--rounds", "1", "--seed", "5")
+    assert status == 2 and "other settings (seed was 0, is 5)" in err
     assert loop("--rounds", "1")[0] == 0
     assert [one["number"] for one in rounds_of(tmp_path / "loop")] == [0, 1]
+    status, _, err = loop("--rounds", "1", "--beta", "0.5")
+    assert status == 2 and "other settings (beta was None, is 0.5)" in err
     assert loop("--rounds", "1", "--concurrency", "2", "--save-steps", "5")[0] == 0
     assert len(InProcess.trained) == 1, "how fast it goes is no setting"
+
+
+def test_what_made_a_step_fail_may_be_changed(loop, tmp_path, monkeypatch):
+    monkeypatch.setattr(InProcess, "status_of_training", 1)  # out of memory, say
+    assert loop("--rounds", "1", "--batch-size", "4")[0] == 1
+    played = (tmp_path / "loop" / "round_1" / "play.jsonl").stat().st_mtime_ns
+    monkeypatch.setattr(InProcess, "status_of_training", 0)
+    assert loop("--rounds", "1", "--batch-size", "2")[0] == 0
+    assert InProcess.trained[-1].batch_size == 2
+    assert (tmp_path / "loop" / "round_1" / "play.jsonl").stat().st_mtime_ns == played
+    assert loop("--rounds", "1", "--batch-size", "4")[0] == 2
+
+
+def test_a_round_whose_training_has_other_rows_now_is_trained_and_measured_anew(loop, tmp_path):
+    assert loop("--rounds", "1")[0] == 0
+    folder = tmp_path / "loop" / "round_1"
+    measured = (folder / "heldout.json").stat().st_mtime_ns
+    (folder / "train.jsonl").unlink()
+    InProcess.has_other_rows = True
+    assert loop("--rounds", "1")[0] == 0
+    assert [args.overwrite for args in InProcess.trained] == [False, True]
+    assert (folder / "heldout.json").stat().st_mtime_ns > measured
+
+
+def test_a_measuring_cut_short_before_the_validator_changed_begins_anew(loop, tmp_path, monkeypatch):
+    assert loop("--rounds", "0")[0] == 0
+    folder = tmp_path / "loop" / "round_0"
+    state = json.loads((tmp_path / "loop" / "state.json").read_text("utf-8"))
+    for one in state["steps"]:
+        one["status"] = None if one["name"] == "round 0: heldout prompts" else one["status"]
+    (tmp_path / "loop" / "state.json").write_text(json.dumps(state), "utf-8")
+    (folder / "heldout.json").unlink()
+    monkeypatch.setattr("Evaluator.measure.validator_fingerprint", lambda: "0123456789abcdef")
+    assert loop("--rounds", "0")[0] == 0
+    assert (folder / "heldout.json").is_file()
+
+
+def test_a_kill_before_the_best_adapter_was_kept_leaves_it_to_the_next_start(loop, tmp_path, monkeypatch):
+    kept = selfplay_loop.keep_best
+    monkeypatch.setattr(selfplay_loop, "keep_best", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert loop("--rounds", "0")[0] == 130
+    monkeypatch.setattr(selfplay_loop, "keep_best", kept)
+    monkeypatch.setattr(InProcess, "status_of_training", 3)
+    assert loop("--rounds", "1")[0] == 3
+    assert json.loads((tmp_path / "loop" / "best" / "round.json").read_text())["round"] == 0
+
+
+def test_a_loop_goes_on_where_no_request_for_a_missing_tool_could_be_answered(loop, tmp_path, monkeypatch):
+    def all_given_up(self, command, stdout):
+        if "--coverage" not in command:
+            return whole(self, command, stdout)
+        Path(command[command.index("--output") + 1]).write_bytes(b"")
+        return 1
+
+    whole = InProcess._child
+    monkeypatch.setattr(InProcess, "_child", all_given_up)
+    status, _, err = loop("--rounds", "1")
+    assert status == 0 and "round 1 goes on without an answer about missing tools" in err
 
 
 def test_reports_of_another_validator_are_made_anew(loop, tmp_path, monkeypatch):

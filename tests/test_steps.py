@@ -90,6 +90,33 @@ def test_what_came_after_a_step_whose_file_is_gone_is_done_again(tmp_path):
     assert (first.read_text(), second.read_text()) == ("x", "xx")
 
 
+REFUSES_ANOTHER = (
+    "import sys; from pathlib import Path; path = Path(sys.argv[1]); wanted = sys.argv[2]\n"
+    "if path.exists() and path.read_text() != wanted and '--overwrite' not in sys.argv: raise SystemExit(2)\n"
+    "path.write_text(wanted)"
+)
+
+
+def test_a_step_whose_leftovers_are_of_something_else_begins_anew(tmp_path, caplog):
+    def steps(wanted):
+        command = ("-c", REFUSES_ANOTHER, str(tmp_path / "made"), wanted)
+        makes = tmp_path / "done"
+        made = Step("one", command, tmp_path / "made", goes_on=("--resume",), anew=("--overwrite",))
+        return made, python("two", f"open({str(makes)!r}, 'a').write('x')", makes)
+
+    caplog.set_level("INFO")
+    (tmp_path / "made").write_text("another's")
+    with pytest.raises(StepFailed, match="status 2"):
+        run(tmp_path / "state.json", steps("mine")[0])
+    assert (tmp_path / "made").read_text() == "another's", "what this run has not begun is not written over"
+    (tmp_path / "made").unlink()
+    run(tmp_path / "state.json", *steps("mine"))
+    assert caplog.messages[-2].endswith(" --resume")
+    run(tmp_path / "state.json", *steps("new"))
+    assert (tmp_path / "made").read_text() == "new" and (tmp_path / "done").read_text() == "xx"
+    assert records(tmp_path / "state.json")["one"]["line"].endswith(" new --overwrite")
+
+
 def test_what_a_step_prints_becomes_its_file_or_goes_to_stderr(tmp_path, capfd):
     saved, made = tmp_path / "saved", tmp_path / "made"
     run(tmp_path / "s.json", python("save", "print('data')", saved, saves_stdout=True))

@@ -1,6 +1,7 @@
 """A command against a server that is started for it: waits, passes on status and signals, leaves nothing running."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from Evaluator.errors import ReportedError
 from Tools import with_server
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = """
-import http.server, subprocess, sys, time
+import http.server, os, subprocess, sys, time
 time.sleep(float(sys.argv[2]))
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open(sys.argv[3], "w").write(str(child.pid))
+open(sys.argv[3] + ".own", "w").write(str(os.getpid()))
 class Models(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path == "/v1/models" else 404)
@@ -64,10 +67,42 @@ def test_the_command_runs_when_the_server_answers_and_its_status_and_streams_are
 
 
 def test_a_server_that_is_there_already_is_not_taken_for_the_one_to_start(place):
-    line, url, _ = place
-    words = [sys.executable, "Tools/with_server.py", "--server", line, "--base-url", url, "--"]
-    done = run(line, url, *words, "python", "-c", "raise SystemExit(0)")
+    line, url, child = place
+    there = subprocess.Popen(shlex.split(line))
+    deadline = time.monotonic() + 20
+    while not with_server.answers(url) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    done = run(line, url, "python", "-c", "raise SystemExit(0)")
+    there.kill()
+    os.kill(int(child.read_text()), signal.SIGKILL)
     assert done.returncode == 2 and f"a server answers at {url} already" in done.stderr
+
+
+def test_a_second_command_does_not_take_the_first_ones_server_for_its_own(place):
+    line, url, _ = place
+    late = line.replace(" 0.3 ", " 5 ")
+    words = [sys.executable, "Tools/with_server.py", "--server", late, "--base-url", url, "--"]
+    first = subprocess.Popen([*words, "python", "-c", "raise SystemExit(7)"], cwd=ROOT)
+    time.sleep(2)
+    second = run(line, url, "python", "-c", "raise SystemExit(0)")
+    assert second.returncode == 2 and f"another command has a server at {url}" in second.stderr
+    assert first.wait(timeout=60) == 7
+
+
+def test_a_server_that_has_ended_while_another_one_answers_is_not_used(monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(4)"])
+    ended.wait()
+    monkeypatch.setattr(with_server, "answers", lambda _: True)
+    with pytest.raises(ReportedError, match="the server ended with status 4, and another one answers"):
+        with_server.wait_for_answer(ended, "http://localhost:1/v1", 5.0, None)
+
+
+def test_a_command_whose_server_died_has_failed(place):
+    line, url, child = place
+    kills = "import os, sys; os.kill(int(open(sys.argv[1]).read()), 9)"
+    done = run(line, url, "python", "-c", kills, f"{child}.own")
+    assert done.returncode == 1 and "the server ended with status -9 before the command did" in done.stderr
+    os.kill(int(child.read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
-from Evaluator.errors import OK, UsageError
+from Evaluator.errors import OK, ReportedError, UsageError
 from Evaluator.model_flags import SCRIPTED_PREFIX, adapter_name
 from Evaluator.runs.attempts import Generation, Judging, PromptSource, Sampling
 from Evaluator.runs.clients import Clients
@@ -26,7 +26,7 @@ from Evaluator.runs.output_files import OutputFiles
 from Evaluator.runs.progress import Progress
 from Evaluator.runs.signals import Signals
 from Evaluator.runs.sinks import Sink, StdoutSink
-from Evaluator.runs.workers import NothingUsable, Workers, work_until_done
+from Evaluator.runs.workers import Workers, work_until_done
 
 log = logging.getLogger(__name__)
 
@@ -165,11 +165,11 @@ class Run:
         return self._signals.status
 
     def _status_when_done(self, sink: Sink) -> int:
-        """OK for samples, with holes or without; raises NothingUsable where there are only holes."""
+        """OK for samples, with holes or without; raises ReportedError where there are only holes."""
         if sink.tally.samples or not sink.tally.holes:
             return OK
-        where = "" if self._args.output == "-" else ": the rejects file has the texts that were written"
-        raise NothingUsable(f"not one sample could be made{where}")
+        where = "" if self._args.output == "-" else ": the rejects file tells why, and --overwrite begins anew"
+        raise ReportedError(f"not one sample could be made{where}")
 
     def _warn_of_holes(self, sink: Sink) -> None:
         if holes := sink.tally.holes:

@@ -4,7 +4,9 @@ Tools/with_server.py starts it for one command; this is what the plans of the lo
 """
 
 import argparse
+import os
 import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,8 @@ class Server:
     def command(self, weights: Path, log: Path, *asking: str) -> tuple[str, ...]:
         """What follows `python` to run `asking` (a script or `-m MODULE`, and its flags) with these weights served."""
         place = ("--base-url", self.base_url)
-        line = self.line.replace("{model}", shlex.quote(str(weights)))
+        quoted = subprocess.list2cmdline([str(weights)]) if os.name == "nt" else shlex.quote(str(weights))
+        line = self.line.replace("{model}", quoted)
         start = ("Tools/with_server.py", "--server", line, *place, "--server-log", str(log), "--", "python")
         return (*start, *asking, "--model", SERVED_NAME, *place, "--timeout", str(_TIMEOUT_S))
 

@@ -4,7 +4,8 @@
         steps.run(Step("play", ("Tools/selfplay_generator_v2.py", "--output", "rows.jsonl"), makes=Path("rows.jsonl")))
 
 Each step is shown as a line for a shell before it runs. What is done stands in the state file and is not done again; a
-step that was cut short runs again with the same command, so it has to be one that goes on where it was.
+step that was cut short runs again with the same command, so it has to be one that goes on where it was. So does what
+came after a step that is done again: it has to see for itself whether what it has made still holds.
 """
 
 import json
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from Evaluator.errors import FAILED, INTERRUPTED, OK, STOPPED_EARLY, ReportedError, UsageError
+from Evaluator.errors import FAILED, INTERRUPTED, OK, STOPPED_EARLY, USAGE, ReportedError, UsageError
 from Evaluator.runs.file_lock import take_lock
 from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.signals import Signals
@@ -47,6 +48,8 @@ class Step:
 
     With `saves_stdout` what the command prints becomes the file `makes`, whole or not at all. `how` are flags that
     follow the command and say how it works, not what comes of it: with others a step that is done stays done.
+    `goes_on` are flags with which it goes on where it was, `anew` those with which it begins anew instead, where it was
+    begun before and now ends with status USAGE, since what lies there was made of something else.
     """
 
     name: str
@@ -54,11 +57,20 @@ class Step:
     makes: Path
     saves_stdout: bool = False
     how: tuple[str, ...] = ()
+    goes_on: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()
+
+    def words(self, *, anew: bool = False) -> tuple[str, ...]:
+        """What follows `python`."""
+        return (*self.command, *(self.anew if anew else self.goes_on), *self.how)
 
     @property
     def line(self) -> str:
         """The step for a shell, from ROOT."""
-        shown = shlex.join(["python", *self.command, *self.how])
+        return self.shown()
+
+    def shown(self, *, anew: bool = False) -> str:
+        shown = shlex.join(["python", *self.words(anew=anew)])
         return f"{shown} > {shlex.quote(str(self.makes))}" if self.saves_stdout else shown
 
 
@@ -100,37 +112,51 @@ class Steps:
         if is_same and known["status"] == OK and step.makes.exists():
             log.debug("done already: %s", step.name)
             return
-        was_cut_short = is_same and known["status"] != OK
-        if known and not was_cut_short:  # what came after it may stand on what it made
-            del self._records[self._records.index(known) :]
-        if not was_cut_short:
-            known = {"name": step.name, "command": list(step.command), "line": None, "status": None, "seconds": 0.0}
+        was_begun, was_cut_short = known is not None, is_same and known["status"] != OK
+        if known is None:
+            known = {"name": step.name}
             self._records.append(known)
-        known["line"] = step.line
+        if not was_cut_short:
+            known.update(command=list(step.command), seconds=0.0)
+            for later in self._records[self._records.index(known) + 1 :]:  # they may stand on what it makes
+                later.update(status=None, seconds=0.0)
         self.num_run += 1
-        log.info("%s", step.line)
-        started, before = time.monotonic(), known["seconds"]
-        self._record(known, None, before)
-        status = self._wait_for(step)
-        self._record(known, status, before + time.monotonic() - started)
+        status = self._run(step, known)
+        if status == USAGE and step.anew and was_begun and not self._signals.received:
+            log.info("what the step %r made before was made of something else: it begins anew", step.name)
+            status = self._run(step, known, anew=True)
         self._judge(step, status)
+
+    def has_done(self, ending: str = "") -> bool:
+        """Whether a step whose name ends so is done."""
+        return any(one["status"] == OK and one["name"].endswith(ending) for one in self._records)
 
     def check_signals(self) -> None:
         """Raise StepFailed where a signal came."""
         if self._signals.received:
             raise StepFailed(f"stopped: {_GO_ON}", self._signals.status)
 
+    def _run(self, step: Step, record: dict[str, Any], *, anew: bool = False) -> int:
+        """Show a step, run it, and record how it ended; give its exit status."""
+        record["line"] = step.shown(anew=anew)
+        log.info("%s", record["line"])
+        started, before = time.monotonic(), record["seconds"]
+        self._record(record, None, before)
+        status = self._wait_for(step, anew=anew)
+        self._record(record, status, before + time.monotonic() - started)
+        return status
+
     def _record(self, record: dict[str, Any], status: int | None, seconds: float) -> None:
         record.update(status=status, seconds=round(seconds, 1))
         write_atomically(self._state, [json.dumps({"steps": self._records}, indent=1).encode() + b"\n"])
 
-    def _wait_for(self, step: Step) -> int:
+    def _wait_for(self, step: Step, *, anew: bool) -> int:
         """Run the command and pass signals on to it; give its exit status."""
         unfinished = step.makes.with_name(f".{step.makes.name}.unfinished")
         if step.saves_stdout:  # other commands make their own folders
             step.makes.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") if step.saves_stdout else nullcontext() as saved:
-            status = self._child((*step.command, *step.how), saved)
+            status = self._child(step.words(anew=anew), saved)
         if saved and status == OK:
             unfinished.replace(step.makes)
         elif saved:

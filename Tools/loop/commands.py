@@ -15,6 +15,9 @@ PLAY, MISSING_TOOLS, COVERAGE, JUDGED, TRAIN = (
 )  # fmt: skip
 DATA_NUMBERS, ADAPTER, SERVED, COMPARISON = "data_numbers.json", "adapter", "served", "comparison"
 HELDOUT, BEHAVIOR = "heldout", "behavior"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+KTO = "KTO"
+"""How the names of the steps end that train."""
 MERGED_TYPE = "q8_0"
 """How a base that is no GGUF file is served without a server: merged with the adapter, in 8 bits."""
 TRAINING_FLAGS = (
@@ -110,7 +113,10 @@ class Commands:
             value = getattr(args, flag[2:].replace("-", "_"))
             command += [flag, str(value)] if value is not None else []
         how = ("--save-steps", str(args.save_steps)) if args.save_steps is not None else ()
-        return Step(f"round {number}: KTO", (*command, "--resume"), output / "adapter_model.safetensors", how=how)
+        makes = output / ADAPTER_WEIGHTS
+        return Step(
+            f"round {number}: {KTO}", tuple(command), makes, how=how, goes_on=("--resume",), anew=("--overwrite",)
+        )
 
     # -- serving and measuring
 
@@ -129,7 +135,8 @@ class Commands:
         report = self.report(number, name, validator)
         command = (*self._asking(number, "-m", "Evaluator"), "--prompt-set", str(prompts), "--output", str(report))
         command = (*command, "--html", str(report.with_suffix(".html")))
-        return Step(f"round {number}: {report.stem} prompts", command, report, how=self._concurrency())
+        name = f"round {number}: {report.stem} prompts"
+        return Step(name, command, report, how=self._concurrency(), anew=("--overwrite",))
 
     def answer_numbers(self, number: int, report: Path) -> Step:
         """The numbers of the answers that a report is about."""

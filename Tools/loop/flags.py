@@ -12,14 +12,16 @@ from Evaluator.model_flags import EMBEDDED, is_embedded
 from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS
 from Evaluator.runs.kept_settings import file_fingerprint
 from Evaluator.runs.steps import ROOT
+from Tools.loop.commands import ADAPTER_WEIGHTS, TRAINING_FLAGS
 from Tools.prompts.prompt_writer import parse_methods
 
 STARTER_ROWS = ROOT / "Datasets" / "starter_sft.jsonl"
 STARTER_REQUESTS = STARTER_ROWS.with_name("starter_writer_sft.jsonl")
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES = ("adapter_config.json", ADAPTER_WEIGHTS)
 PACKAGES = ("xllamacpp", "torch", "trl", "peft", "gguf", "jinja2")
 _NEED_NOT_AGREE = ("workdir", "rounds", "concurrency", "server_concurrency", "save_steps", "max_p", "verbose")
 """Flags that may change while a loop goes on."""
+_TRAINING = tuple(flag[2:].replace("-", "_") for flag in TRAINING_FLAGS)
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,8 +184,13 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """What shapes the rounds of a loop, with the state of the files: the same from beginning to end."""
-    flags = {name: value for name, value in vars(args).items() if name not in _NEED_NOT_AGREE}
+    flags = {name: value for name, value in vars(args).items() if name not in (*_NEED_NOT_AGREE, *_TRAINING)}
     flags["adapter_file"] = file_fingerprint(args.adapter / ADAPTER_FILES[1])
     flags["curated_files"] = [file_fingerprint(path) for path in args.curated]
     flags["prompt_files"] = [file_fingerprint(path) for path in (args.heldout_prompts, args.behavior_prompts)]
     return flags
+
+
+def training_settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What KTO is told: the same in all rounds, once one has been trained."""
+    return {name: getattr(args, name) for name in _TRAINING}

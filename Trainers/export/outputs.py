@@ -1,6 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +17,14 @@ def refuse_existing(paths: Sequence[Path]) -> None:
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A place beside `path` to write a file or folder to; it takes its name at the end, if nothing went wrong."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        made = Path(folder) / path.name
+    folder = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
+    folder.mkdir()
+    try:
+        made = folder / path.name
         yield made
         if path.is_dir():
-            path.rename(Path(folder) / f"{path.name}.old")
+            path.rename(folder / f"{path.name}.old")
         made.replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
