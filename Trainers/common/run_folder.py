@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from Evaluator.errors import UsageError
+from Evaluator.errors import ReportedError, UsageError
 
 NEED_NOT_AGREE = ("output", "save_steps", "eval_steps", "logging_steps", "report_to", "memory_gb", "model_size")
 """Settings that do not change what is learnt."""
@@ -56,8 +56,8 @@ class RunFolder:
         return max(whole)[1] if whole else None
 
     def refuse_other_machine(self, resolved: Mapping[str, Any]) -> None:
-        """Raise UsageError where this machine would go on in another way than the run was begun: with other batches, or
-        an optimizer that cannot read what the other one wrote."""
+        """Raise ReportedError where this machine would go on in another way than the run was begun: with other batches,
+        or an optimizer that cannot read what the other one wrote. No flag is wrong, and what was learnt is good."""
         begun = (self.record() or {}).get("resolved", {})
         differing = [
             f"{name} was {begun[name]}, is {resolved[name]}"
@@ -65,7 +65,7 @@ class RunFolder:
             if name in begun and begun[name] != resolved[name]
         ]
         if differing:
-            raise UsageError(
+            raise ReportedError(
                 f"{self.path} holds a run that was begun in another way ({'; '.join(differing)}): go on where it "
                 f"began, or choose another --output, or --overwrite"
             )
