@@ -162,7 +162,7 @@ def test_a_full_disk_is_one_sentence_and_the_journal_stays_good(tmp_path):
 
 def test_a_second_run_on_the_same_output_is_refused(tmp_path):
     output = tmp_path / "out.jsonl"
-    with server(0.05, 8) as url:
+    with server(0.2, 8) as url:
         first = subprocess.Popen(command(SCRIPTS[0], url, output, num_examples=200), stderr=subprocess.PIPE)
         while not output.with_suffix(".journal").exists():
             time.sleep(0.01)
