@@ -231,7 +231,7 @@ def keep_best(folder: Path, number: int, adapter: Path, served: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def keep(args: argparse.Namespace, steps: Steps) -> None:
+def keep_what_was_begun_with(args: argparse.Namespace, steps: Steps) -> None:
     """Keep a loop's settings from the first step that is done on, how it trains from the first training on: what made
     a step fail may be changed. Raises UsageError where they are others."""
     for name, settings, ending in (
@@ -247,7 +247,7 @@ def loop(args: argparse.Namespace) -> int:
     check_arguments(args)
     args.workdir.mkdir(parents=True, exist_ok=True)
     with Steps(args.workdir / "state.json") as steps:
-        keep(args, steps)
+        keep_what_was_begun_with(args, steps)
         best = Loop(args, steps).run()
     print(best)
     return OK
