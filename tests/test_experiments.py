@@ -156,7 +156,7 @@ def test_every_command_of_the_plan_parses_and_makes_what_it_says(scale):
         args = parsed(step)
         if not step.saves_stdout:
             assert step.makes == Path(args.output) or step.makes.parent == Path(args.output)
-        assert shlex.split(step.line)[0] == "python"
+        assert shlex.split(step.line())[0] == "python"
 
 
 @pytest.mark.parametrize("processes", [1, 2])

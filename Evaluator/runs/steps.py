@@ -64,12 +64,8 @@ class Step:
         """What follows `python`."""
         return (*self.command, *(self.anew if anew else self.goes_on), *self.how)
 
-    @property
-    def line(self) -> str:
+    def line(self, *, anew: bool = False) -> str:
         """The step for a shell, from ROOT."""
-        return self.shown()
-
-    def shown(self, *, anew: bool = False) -> str:
         shown = shlex.join(["python", *self.words(anew=anew)])
         return f"{shown} > {shlex.quote(str(self.makes))}" if self.saves_stdout else shown
 
@@ -138,7 +134,7 @@ class Steps:
 
     def _run(self, step: Step, record: dict[str, Any], *, anew: bool = False) -> int:
         """Show a step, run it, and record how it ended; give its exit status."""
-        record["line"] = step.shown(anew=anew)
+        record["line"] = step.line(anew=anew)
         log.info("%s", record["line"])
         started, before = time.monotonic(), record["seconds"]
         self._record(record, None, before)

@@ -218,7 +218,7 @@ def run(args: argparse.Namespace) -> int:
     )
     plan = plan_of(inputs, wanted(args.arms, args.seeds))
     if args.dry_run:
-        print("\n".join(line for step in steps_of(plan) for line in (f"# {step.name}", step.line)))
+        print("\n".join(line for step in steps_of(plan) for line in (f"# {step.name}", step.line())))
         return OK
     results = (args.results or workdir / "results").resolve()
     run_arms(plan, inputs, results, args.until_s)
