@@ -24,6 +24,7 @@ from Evaluator.errors import UsageError
 from Evaluator.records import Message
 from tests.tiny_models import CHATML, MISTRAL, tiny_model_folder, tiny_tokenizer
 from Trainers.common import dry_run
+from Trainers.common.answer_parts import CONTEXT_TEXTS, PARTS, SESSION_IDS, WRONG_ENDS
 from Trainers.common.base_models import find_base_model, load_tokenizer
 from Trainers.common.flags import resolve_for
 from Trainers.common.kto import KTO
@@ -232,9 +233,44 @@ def test_a_session_id_is_made_up_where_nothing_before_tells_it(family, told, ans
     asked = [text for answer in answers for text in (told, answer)]
     found = []
     for rendered in Renderer(tokenizer).all_turns(turns(None, *asked)):
-        found += [tokenizer.decode(rendered.input_ids[at]) for at in rendered.invented]
+        found += [tokenizer.decode(rendered.input_ids[at]) for at in rendered.parts[SESSION_IDS]]
     text = "".join(found)
     assert text.strip('_"') == "".join(invented)
+
+
+CONTEXT = (
+    '{"sessionId": "s", "workspaceId": "default", "sessionDescription": "A \\"big\\" tidy", "sessionMemory": "", '
+    '"toolContext": "B {b}", "primaryGoal": "C", "subgoal": "D'
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "texts"),
+    [
+        (f'tool_call: f\narguments: {{"context": {CONTEXT}"}}, "subgoal": "no context"}}', True),
+        (f'tool_call: f\narguments: {{"subgoal": "no context", "context": {CONTEXT}"}}}}', True),
+        (f'tool_call: f\narguments: {{"context": {CONTEXT}", "more": [1', True),  # broken off: a wrong row
+        ('The "subgoal": "D" is done.', False),
+    ],
+    ids=["first", "last", "broken", "plain"],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_texts_in_a_context_are_a_part_without_their_names_and_quotation_marks(family, said, texts):
+    tokenizer = tokenizer_of(family)
+    rendered = Renderer(tokenizer).last_turn(turns(None, "Go on", said))
+    found = "".join(tokenizer.decode(rendered.input_ids[at]) for at in rendered.parts[CONTEXT_TEXTS])
+    wanted = 'A \\"big\\" tidyB {b}CD' if texts else ""
+    assert found.replace(" ", "").replace('"', "").replace(",", "") == wanted.replace(" ", "").replace('"', "")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_end_of_a_turn_is_a_part_of_one_token(family):
+    tokenizer = tokenizer_of(family)
+    for rendered in Renderer(tokenizer).all_turns(turns(None, "Go on", "Done.", "And now?", "Nothing.")):
+        ends = [
+            at for at, answer in enumerate(rendered.is_answer) if answer and not (*rendered.is_answer, False)[at + 1]
+        ]
+        assert list(rendered.parts[WRONG_ENDS]) == ends
 
 
 def kto_rows(path, rows):
@@ -412,19 +448,22 @@ def test_saving_an_adapter_asks_no_hub_for_a_base_that_it_names_otherwise(tiny, 
     assert saved["base_model_name_or_path"] == str(tiny) and saved["inference_mode"]
 
 
-def test_kto_does_not_score_made_up_ids_if_told_so(tiny, tmp_path):
+def test_kto_does_not_score_the_parts_that_it_is_told_to_mask(tiny, tmp_path):
     rows = [(f"Make N{n}.", with_id(f"session_{1733553943348 + n}_gx0lv61y{n}"), n % 2 == 0) for n in range(8)]
     kto_rows(tmp_path / "a.jsonl", rows)
     first = {}
-    for mask in ("--mask-invented-ids", "--no-mask-invented-ids"):
-        more = ("--max-steps", "1", mask)
-        _, record, lines = train(train_kto, tiny, str(tmp_path / "a.jsonl"), tmp_path / mask, *more)
+    for mask in ((), ("--mask", SESSION_IDS), ("--mask", *PARTS)):
+        more = ("--max-steps", "1", *mask)
+        _, record, lines = train(train_kto, tiny, str(tmp_path / "a.jsonl"), tmp_path / "-".join(mask), *more)
         first[mask] = lines[0]
         first[mask]["tokens"] = record["data"]["trained_tokens"]
-    masked, all_scored = first.values()
+    all_scored, without_ids, without_ends = first.values()
     a_token = all_scored["logps/chosen"] / all_scored["tokens"]  # weights are random: all tokens are as likely
-    assert masked["tokens"] < all_scored["tokens"] / 1.2
-    assert masked["logps/chosen"] / masked["tokens"] == pytest.approx(a_token, rel=0.1)
+    assert without_ids["tokens"] < all_scored["tokens"] / 1.2
+    assert without_ids["logps/chosen"] / without_ids["tokens"] == pytest.approx(a_token, rel=0.1)
+    assert without_ends["tokens"] == without_ids["tokens"] - 4, "one for each wrong row"
+    assert without_ends["logps/chosen"] == pytest.approx(without_ids["logps/chosen"])
+    assert without_ends["logps/rejected"] > without_ids["logps/rejected"]
 
 
 def test_a_masked_position_beyond_a_cut_off_kl_answer_is_no_error():

@@ -3,11 +3,12 @@
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import UsageError
 from Evaluator.label_balance import kto_weights
+from Trainers.common.answer_parts import WRONG_ENDS
 from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order, without_crowds
 from Trainers.common.prepared import Columns, Prepared, RendersTurns, rendered_rows
 from Trainers.common.rendering import Rendered
@@ -16,7 +17,22 @@ from Trainers.common.training_data import Conversation, TrainingData, split_by_p
 if TYPE_CHECKING:
     from transformers import Trainer
 
-LabelledRow = tuple[Conversation, Rendered]
+
+@dataclass(frozen=True)
+class LabelledRow:
+    """A conversation and its tokens, of whose answer those at `masked` are read and not scored."""
+
+    conversation: Conversation
+    sequence: Rendered
+    masked: Sequence[int]
+
+    @property
+    def label(self) -> bool:
+        return bool(self.conversation.label)
+
+    @property
+    def scored_tokens(self) -> int:
+        return len(self.sequence.input_ids) - self.sequence.last_answer_start - len(self.masked)
 
 
 class KTO:
@@ -37,18 +53,18 @@ class KTO:
             left_out["without a label"] += len(data.conversations) - len(labelled)
         training, validation = split_by_prompt(labelled, args.validation_fraction, args.seed)
 
-        def render(messages: Sequence[Any]) -> list[Rendered]:
-            rendered = renderer.last_turn(messages)
-            return [rendered if args.mask_invented_ids else replace(rendered, invented=())]
+        def rendered(conversations: Sequence[Conversation]) -> list[LabelledRow]:
+            found = rendered_rows(conversations, lambda turns: [renderer.last_turn(turns)], args.max_length, left_out)
+            return [LabelledRow(one, sequence, _masked(one, sequence, args.mask)) for one, sequence in found]
 
-        rows = rendered_rows(training, render, args.max_length, left_out)
+        rows = rendered(training)
         kto_weights(*_labels(rows).values())  # refuses rows of one class
         sizes = BatchSizes(args.batch_size, args.gradient_accumulation_steps * processes)
         rows_a_step = sizes.rows_a_step
         ordered = _in_order(rows, sizes, args.seed, left_out, "do not fill a step")
         labels = _labels(ordered)
         weights = self._weights(args, labels)
-        held_out = rendered_rows(validation, render, args.max_length, left_out)
+        held_out = rendered(validation)
         if held_out:
             sizes = BatchSizes(args.batch_size, processes)
             if len(held_out) < sizes.rows_a_step:
@@ -64,9 +80,9 @@ class KTO:
             steps=len(ordered) // rows_a_step,
             rows=Counter({"training": len(ordered), "validation": len(held_out)}),
             left_out=left_out,
-            tokens=sum(len(sequence.input_ids) for _, sequence in ordered),
-            answer_tokens=sum(_answer_tokens(sequence) for _, sequence in ordered),
-            longest=max(len(sequence.input_ids) for _, sequence in ordered),
+            tokens=sum(len(row.sequence.input_ids) for row in ordered),
+            answer_tokens=sum(row.scored_tokens for row in ordered),
+            longest=max(len(row.sequence.input_ids) for row in ordered),
             settings={
                 "desirable_weight": weights[0],
                 "undesirable_weight": weights[1],
@@ -111,7 +127,7 @@ class KTO:
 
 
 def _labels(rows: Sequence[LabelledRow]) -> dict[bool, int]:
-    return {label: sum(conversation.label is label for conversation, _ in rows) for label in (True, False)}
+    return {label: sum(row.label is label for row in rows) for label in (True, False)}
 
 
 def _in_order(
@@ -124,28 +140,30 @@ def _in_order(
     both: bool = True,
 ) -> list[LabelledRow]:
     """Rows in the order of kto_batches; those that it leaves out are counted."""
-    orderable = [Orderable(c.prompt_key, bool(c.label), len(sequence.input_ids)) for c, sequence in rows]
+    orderable = [Orderable(row.conversation.prompt_key, row.label, len(row.sequence.input_ids)) for row in rows]
     spread = without_crowds(orderable, sizes, seed)
     ordered = kto_order([orderable[at] for at in spread], sizes, seed, both_labels=both)
     left_out += Counter({"too many answers to one prompt": len(rows) - len(spread), why: len(spread) - len(ordered)})
     return [rows[spread[position]] for position in ordered]
 
 
-def _answer_tokens(sequence: Rendered) -> int:
-    return len(sequence.input_ids) - sequence.last_answer_start - len(sequence.invented)
+def _masked(conversation: Conversation, sequence: Rendered, parts: Sequence[str]) -> list[int]:
+    """Positions of the tokens in these parts of an answer."""
+    names = {name for name in parts if name != WRONG_ENDS or not conversation.label}
+    return sorted({at for name in names for at in sequence.parts.get(name, ())})
 
 
 def _columns(rows: Sequence[LabelledRow], batch_size: int) -> Columns:
     """TRL's columns. Each row's KL answer is its neighbour's before it in the batch, the first row's the last one's."""
-    starts = [sequence.last_answer_start for _, sequence in rows]
-    answers = [list(sequence.input_ids[start:]) for (_, sequence), start in zip(rows, starts, strict=True)]
-    masked = [[at - start for at in sequence.invented] for (_, sequence), start in zip(rows, starts, strict=True)]
+    starts = [row.sequence.last_answer_start for row in rows]
+    answers = [list(row.sequence.input_ids[start:]) for row, start in zip(rows, starts, strict=True)]
+    masked = [[at - start for at in row.masked] for row, start in zip(rows, starts, strict=True)]
     neighbours = [at - 1 if at % batch_size else min(at + batch_size, len(rows)) - 1 for at in range(len(rows))]
     return {
-        "prompt_ids": [list(sequence.input_ids[:start]) for (_, sequence), start in zip(rows, starts, strict=True)],
+        "prompt_ids": [list(row.sequence.input_ids[:start]) for row, start in zip(rows, starts, strict=True)],
         "completion_ids": answers,
         "KL_completion_ids": [answers[neighbour] for neighbour in neighbours],
-        "label": [bool(conversation.label) for conversation, _ in rows],
+        "label": [row.label for row in rows],
         "masked": masked,
         "KL_masked": [masked[neighbour] for neighbour in neighbours],
     }

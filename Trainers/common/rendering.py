@@ -10,14 +10,14 @@ fail: Mistral's template drops the system prompt when the last turn is the assis
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import ReportedError
 from Evaluator.records import Message
 from Evaluator.tool_calls import parse_turn
-from Trainers.common.invented_ids import invented_ids
+from Trainers.common.answer_parts import CONTEXT_TEXTS, SESSION_IDS, WRONG_ENDS, context_texts, invented_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,12 +31,12 @@ class CannotRender(ReportedError):
 class Rendered:
     """Token ids of one sequence, and for each whether the model is to write it: answers with their end of turn.
 
-    `invented` are the positions of tokens in answers that hold an id which nothing before it tells (see invented_ids).
+    `parts` are positions of tokens in answers, by the name of the part that they belong to (see answer_parts).
     """
 
     input_ids: Sequence[int]
     is_answer: Sequence[bool]
-    invented: Sequence[int] = ()
+    parts: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def last_answer_start(self) -> int:
@@ -84,9 +84,12 @@ class Renderer:
         if any(first < start < last for first, last in offsets for start, _ in spans):
             ids, offsets = self._tokens_apart(text, spans)
         is_answer = [any(start <= first and last <= end for start, end in spans) for first, last in offsets]
-        new = [span for start, end in spans for span in invented_ids(text, start, end)]
-        is_new = [any(first < end and start < last for start, end in new) for first, last in offsets]
-        return Rendered(ids, is_answer, [at for at, invented in enumerate(is_new) if invented])
+        parts = {
+            SESSION_IDS: [part for span in spans for part in invented_ids(text, *span)],
+            CONTEXT_TEXTS: [part for span in spans for part in context_texts(text, *span)],
+            WRONG_ENDS: [(end - 1, end) for _, end in spans],
+        }
+        return Rendered(ids, is_answer, {name: _within(offsets, some) for name, some in parts.items()})
 
     def _tokens_apart(self, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
         """Where a token would reach from a prompt into an answer: at inference none does, so each has its own."""
@@ -147,6 +150,11 @@ class Renderer:
             calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in parsed.calls]
             return turn | {"tool_calls": [_native(number, call) for number, call in enumerate(calls)]}
         return turn | {"content": "\n\n".join([*filter(None, [message.content]), *map(_as_text, message.tool_calls)])}
+
+
+def _within(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Positions of the tokens that have a character of one of `spans`."""
+    return [at for at, (first, last) in enumerate(offsets) if any(first < end and start < last for start, end in spans)]
 
 
 def _after(prompt: str, text: str) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from Evaluator.errors import UsageError
+from Trainers.common.answer_parts import PARTS, SESSION_IDS
 
 SFT, KTO = "sft", "kto"
 
@@ -65,13 +66,14 @@ ARMS = {
             (ROUND_1,),
             flags=("--desirable-weight", "1", "--undesirable-weight", "0.5"),
         ),
-        Arm("F6", "A4, made-up ids not scored", KTO, (ROUND_1,), flags=("--mask-invented-ids",)),
+        Arm("F6", "A4, made-up ids not scored", KTO, (ROUND_1,), flags=("--mask", SESSION_IDS)),
+        Arm("F7", "A4, only what labels are about scored", KTO, (ROUND_1,), flags=("--mask", *PARTS)),
     )
 }
 BASELINE, PRIMARY, CONTROL = "A1", "A4", "A5"
 ASKED_BEHAVIORS = (BASELINE, PRIMARY, CONTROL, "A7")
 """Arms that are asked BEHAVIORS as well; all are asked HELDOUT."""
-FOLLOW_UPS = ("F1", "F2", "F3", "F4", "F5", "F6")
+FOLLOW_UPS = ("F1", "F2", "F3", "F4", "F5", "F6", "F7")
 """Looked at only where round 1 does not help; in no test of the protocol."""
 
 ORDER = (

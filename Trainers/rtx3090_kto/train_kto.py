@@ -13,6 +13,7 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
 
 from Evaluator.console import run_main
 from Evaluator.flag_types import number
+from Trainers.common.answer_parts import PARTS
 from Trainers.common.flags import (
     add_data_arguments,
     add_model_arguments,
@@ -51,11 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
             help=f"weight of rows with label {class_} (default: from the counts of both)",
         )
     group.add_argument(
-        "--mask-invented-ids",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="read and do not score the session ids that answers make up where the prompt gives none "
-        "(default: %(default)s)",
+        "--mask",
+        nargs="+",
+        choices=PARTS,
+        default=[],
+        metavar="PART",
+        help=f"parts of answers that are read and not scored, of {', '.join(PARTS)}: session ids that answers make up "
+        "where the prompt gives none, texts in a call's context, the end of turn of rows with label false "
+        "(default: none)",
     )
     add_run_arguments(parser, output="kto-output")
     return parser
