@@ -77,7 +77,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(float, 0.1),
         default=120.0,
         metavar="S",
-        help="longest silence on the wire, in seconds (default: %(default)g)",
+        help="longest wait for an answer, which is not streamed, in seconds (default: %(default)g)",
     )
     group.add_argument(
         "--max-retries",

@@ -224,6 +224,6 @@ def out_of_memory(error: BaseException, folder: RunFolder) -> ReportedError:
     kept = f"; --adapter {checkpoint} goes on from what was learnt" if checkpoint else ""
     return ReportedError(
         f"out of memory ({said}). Begin anew in another --output, with a lower --batch-size and as much higher "
-        f"--gradient-accumulation-steps, then a lower --max-length, then a lower --lora-rank{kept}. --dry-run tells "
-        f"what each part takes"
+        f"--gradient-accumulation-steps, then a lower --max-length, then a fresh adapter of a lower --lora-rank{kept}. "
+        f"--dry-run tells what each part takes"
     )

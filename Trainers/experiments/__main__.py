@@ -44,13 +44,14 @@ def _build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
         description="Run an experiment with controls: does a round of self-play and KTO help? See README.md there.",
         allow_abbrev=False,
     )
-    added = parser.add_subparsers(dest="command", required=True, metavar="run|rows|guided|table")
+    added = parser.add_subparsers(dest="command", required=True, metavar="run|rows|guided|table|logprobs")
     commands = {}
     for name, add_arguments, about, epilog in (
         ("run", add_run_arguments, "run the arms, or go on with them", RUN_EXAMPLES),
         ("rows", add_rows_arguments, "make an arm's rows of a round's; JSONL on stdout", ROWS_EXAMPLES),
         ("guided", add_guided_arguments, "make a round's guided prompts; a prompt set on stdout", GUIDED_EXAMPLES),
         ("table", add_table_arguments, "print the results as Markdown", TABLE_EXAMPLES),
+        ("logprobs", add_logprobs_arguments, "print how likely adapters hold answers, by part", LOGPROBS_EXAMPLES),
     ):
         commands[name] = added.add_parser(
             name,
@@ -76,6 +77,10 @@ TABLE_EXAMPLES = (
     "examples:\n"
     "  python -m Trainers.experiments table experiment/results/outcomes.jsonl\n"
     "  cat outcomes.jsonl | python -m Trainers.experiments table - > table.md"
+)
+LOGPROBS_EXAMPLES = (
+    "examples:\n"
+    "  python -m Trainers.experiments logprobs round-1.jsonl --adapters Evaluator/starter_adapter seed-0/A4/adapter"
 )
 
 
@@ -189,6 +194,17 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_logprobs_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE.jsonl|-", help="labelled rows; - is stdin")
+    parser.add_argument("--adapters", nargs="+", type=Path, required=True, metavar="DIR", help="folders of adapters")
+    parser.add_argument(
+        "--model", default=EMBEDDED, metavar="NAME", help="what they were trained on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rows-a-label", type=number(int, 1), default=100, metavar="N", help="at most (default: %(default)s)"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     from Trainers.experiments.plan import Inputs, plan_of, steps_of
     from Trainers.experiments.run import run_arms
@@ -246,9 +262,25 @@ def print_table(args: argparse.Namespace) -> int:
     return OK
 
 
+def print_logprobs(args: argparse.Namespace) -> int:
+    from Trainers.common.trainer_setup import quiet_libraries
+    from Trainers.experiments.logprobs import logprob_table
+
+    quiet_libraries(verbose=args.verbose)
+    for line in logprob_table(args.files, args.model, args.adapters, args.rows_a_label):
+        print(line, flush=True)
+    return OK
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    work = {"run": run, "rows": make_rows, "guided": make_guided, "table": print_table}[args.command]
+    work = {
+        "run": run,
+        "rows": make_rows,
+        "guided": make_guided,
+        "table": print_table,
+        "logprobs": print_logprobs,
+    }[args.command]
     return run_main(lambda: work(args), verbose=args.verbose)
 
 
