@@ -19,7 +19,7 @@ from Evaluator.model_flags import (
     is_embedded,
     resolve_model_arguments,
 )
-from Evaluator.prompt_sets import HELDOUT_PROMPTS, PromptSet, load_prompt_sets
+from Evaluator.prompt_sets import FROM_A_SET, HELDOUT_PROMPTS, PromptSet, load_prompt_sets
 from Evaluator.records import Prompt
 from Evaluator.reports.page import check_page
 from Evaluator.reports.report import make_report, rows_of_run, validator_fingerprint
@@ -40,7 +40,7 @@ class EveryPrompt:
         self._told = told
 
     def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
-        return WrittenPrompt(self._prompts[slot % len(self._prompts)], "prompt_set", told=self._told)
+        return WrittenPrompt(self._prompts[slot % len(self._prompts)], FROM_A_SET, told=self._told)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -62,6 +62,9 @@ class ModelClient(Protocol):
 CONTEXT_OVERFLOW = "endpoint.context_overflow"
 """The reason of a SampleFailed when the prompt is too long for the model: no other try would help."""
 
+EMPTY_ANSWER = "endpoint.empty"
+"""The reason of a SampleFailed when the answer is empty, however often it is asked for."""
+
 
 class SampleFailed(ReportedError):
     """This one request cannot be had; others may. `reason` is a stable code."""

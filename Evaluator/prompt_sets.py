@@ -89,6 +89,9 @@ def _prompts_of(path: Path, raw: bytes) -> list[Prompt]:
     return [_prompt_from(f"{path}, prompt {number}", entry) for number, entry in enumerate(entries, start=1)]
 
 
+FROM_A_SET = "prompt_set"
+"""The `prompt_method` of rows that answer a prompt of a set."""
+
 _KINDS: dict[str, type] = {
     "id": str,
     "question": str,
@@ -109,11 +112,12 @@ _KIND_NAMES = {str: "string", list: "list", bool: "true or false", dict: "object
 def _prompt_from(where: str, entry: Any) -> Prompt:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("id", "question")):
         raise UsageError(f'{where} needs "id" and "question", both strings')
+    entry = {key: value for key, value in entry.items() if value is not None}
     unknown = entry.keys() - _KINDS.keys()
     if unknown:
         raise UsageError(f"{where}: unknown key {', '.join(sorted(unknown))}; known are {', '.join(_KINDS)}")
     for key, kind in _KINDS.items():
-        if entry.get(key) is not None and not isinstance(entry[key], kind):
+        if key in entry and not isinstance(entry[key], kind):
             raise UsageError(f'{where}: "{key}" is no {_KIND_NAMES[kind]}')
     for key in ("tags", "expected_tools"):
         if not all(isinstance(item, str) for item in entry.get(key, ())):

@@ -7,6 +7,7 @@ from typing import Any
 
 from Evaluator.behavior import CALL, WRITING_CELL
 from Evaluator.catalog import Catalog
+from Evaluator.prompt_sets import FROM_A_SET
 from Evaluator.records import Message, Prompt, Verdict
 from Evaluator.rows import Row
 from Evaluator.validator import CUT_OFF, NO_ROOM, validate
@@ -33,7 +34,7 @@ class Judge:
         Raises CannotJudge where what the label stands on is not there.
         """
         known = self._prompt_of(row)
-        unanswered = {CUT_OFF.code, NO_ROOM.code} & set(row.metadata.get("errors") or ())
+        unanswered = {CUT_OFF.code, NO_ROOM.code} & set(_strings(row.metadata.get("errors")))
         if unanswered:  # which the text does not show
             raise CannotJudge(f"no whole answer came ({unanswered.pop()})")
         verdicts = [
@@ -58,12 +59,14 @@ class Judge:
         if self.run_calls and metadata.get("vault") and not vault:
             name = str(metadata["vault"])
             raise CannotJudge(f"the vault {name} that it was made with is not here (--vault-path), or has changed")
-        tools = metadata.get("expected_tools") or [metadata.get("target_tool")]
+        tools = _strings(metadata.get("expected_tools")) or _strings([metadata.get("target_tool")])
         behavior = metadata.get("expected_behavior")
+        if metadata.get("prompt_method") == FROM_A_SET and not (tools or behavior or metadata.get("goal")):
+            raise CannotJudge("only its prompt set says what is right, which is not here (--prompt-set)")
         return Prompt(
             id=str(metadata.get("prompt_id")),
             question="",
-            expected_tools=tuple(tool for tool in tools if isinstance(tool, str)),
+            expected_tools=tuple(tools),
             vault=vault,
             goal=_goal(metadata.get("goal")) if vault else None,
             behavior=behavior,
@@ -84,6 +87,11 @@ class Judge:
         earlier = [message for index, message in enumerate(before) if message.role != "system" and index != last]
         question = (before[last].content or "") if asked else ""
         return replace(prompt, question=question, system=system, earlier=tuple(earlier))
+
+
+def _strings(values: Any) -> list[str]:
+    """The strings of a list; of anything else, which the rows of others may have, none."""
+    return [one for one in values if isinstance(one, str)] if isinstance(values, list) else []
 
 
 def _goal(text: Any) -> Mapping[str, Any] | None:

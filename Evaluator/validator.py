@@ -36,7 +36,7 @@ def validate(completion: Message, prompt: Prompt, catalog: Catalog, *, run_calls
     behavior = (
         (CALL if turn.calls or turn.findings else behavior_of(completion.content or "")) if prompt.behavior else None
     )
-    findings: Sequence[Finding] = turn.findings or _missing_call(turn.calls, prompt)
+    findings: Sequence[Finding] = turn.findings or _no_answer(completion, turn.calls, prompt)
     checks["parse"] = not findings
     if prompt.behavior and not prompt.expects_call and behavior != CALL:
         findings = _wrong_behavior(behavior, prompt)
@@ -82,10 +82,12 @@ def _wrong_behavior(behavior: str | None, prompt: Prompt) -> list[Finding]:
     return [Finding(f"relevance.wrong_behavior:{behavior}", f"It does {behavior}; to {prompt.behavior} is right.")]
 
 
-def _missing_call(calls: Sequence[ToolCall], prompt: Prompt) -> list[Finding]:
-    if calls or not prompt.expects_call:
-        return []
-    return [Finding("parse.no_tool_call", "The answer is plain text; the request needs a tool call.")]
+def _no_answer(completion: Message, calls: Sequence[ToolCall], prompt: Prompt) -> list[Finding]:
+    if not calls and prompt.expects_call:
+        return [Finding("parse.no_tool_call", "The answer is plain text; the request needs a tool call.")]
+    if not calls and not (completion.content or "").strip():
+        return [Finding("parse.empty", "The answer is empty.")]
+    return []
 
 
 # -- the checks of calls: (calls, prompt, catalog) -> findings, or None where the check does not apply ------------

@@ -19,7 +19,7 @@ from Evaluator.console import run_main
 from Evaluator.flag_types import number
 from Evaluator.judging_flags import add_judging_arguments
 from Evaluator.model_flags import add_model_arguments, resolve_model_arguments
-from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
+from Evaluator.prompt_sets import FROM_A_SET, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Prompt
 from Evaluator.runs.attempts import WrittenPrompt
 from Evaluator.runs.run import Plan, run_plan
@@ -36,7 +36,7 @@ class PromptsInTurn:
         self._prompts = prompts
 
     def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
-        return WrittenPrompt(self._prompts[(slot + attempt // ATTEMPTS_A_PROMPT) % len(self._prompts)], "prompt_set")
+        return WrittenPrompt(self._prompts[(slot + attempt // ATTEMPTS_A_PROMPT) % len(self._prompts)], FROM_A_SET)
 
 
 def build_parser() -> argparse.ArgumentParser:

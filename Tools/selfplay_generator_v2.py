@@ -255,7 +255,7 @@ def generate(args: argparse.Namespace) -> int:
             ),
             attempts_per_cell=args.attempts_per_cell,
             round=args.round,
-            avoided={path.name: file_fingerprint(path) for path in args.avoid},
+            avoided=[(path.name, file_fingerprint(path)) for path in args.avoid],
         )
         return run_plan(plan, args, catalog)
 

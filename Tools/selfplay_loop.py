@@ -22,7 +22,7 @@ from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK
 from Evaluator.reports.report import load_report, validator_fingerprint
 from Evaluator.rows import BadLine, read_rows
-from Evaluator.runs.kept_settings import keep_settings
+from Evaluator.runs.kept_settings import file_fingerprint, keep_settings
 from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.serving import add_server_arguments
 from Evaluator.runs.steps import StepFailed, Steps
@@ -214,15 +214,15 @@ def tools_without_right_answer(files: Sequence[Path]) -> list[str]:
 
 def keep_best(folder: Path, number: int, adapter: Path, served: Path) -> None:
     """Copy an adapter, and what serves it on a GGUF base, into `folder`, in place of what was there."""
-    note = folder / "round.json"
-    if note.is_file() and json.loads(note.read_bytes())["round"] == number:
+    note, best = folder / "round.json", {"round": number, "weights": file_fingerprint(adapter / ADAPTER_WEIGHTS)}
+    if note.is_file() and json.loads(note.read_bytes()) == best:
         return
     unfinished = folder.with_name(".best.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(adapter, unfinished, ignore=shutil.ignore_patterns("checkpoints"))
     if (served / "adapter.gguf").is_file():
         shutil.copy2(served / "adapter.gguf", unfinished)
-    (unfinished / "round.json").write_text(json.dumps({"round": number}) + "\n", encoding="utf-8")
+    (unfinished / "round.json").write_text(json.dumps(best) + "\n", encoding="utf-8")
     old = folder.with_name(".best.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

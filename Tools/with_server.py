@@ -81,7 +81,7 @@ def run_with_server(args: argparse.Namespace) -> int:
         signals.interrupt = False
         with place_taken(args.base_url):
             if reply(args.base_url):
-                raise UsageError(f"a server answers at {args.base_url} already: stop it, or choose another port")
+                raise ReportedError(f"a server answers at {args.base_url} already: stop it, or choose another port")
             with started(args.server, args.server_log) as server:
                 wait_for_answer(server, args.base_url, args.wait_s, signals)
                 status = command_status(args.command, signals)
@@ -93,12 +93,12 @@ def run_with_server(args: argparse.Namespace) -> int:
 @contextmanager
 def place_taken(url: str) -> Iterator[None]:
     """Keep other runs of this user from starting a server at the same address: a server that is still loading does not
-    answer, and some systems let two listen. Raises UsageError where another run has it."""
+    answer, and some systems let two listen. Raises ReportedError where another run has it."""
     folder = cache_folder() / "servers"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{urlsplit(url).netloc.replace(':', '-')}.lock").open("ab") as lock:
         if not take_lock(lock):
-            raise UsageError(f"another command has a server at {url}: wait for its end, or choose another port")
+            raise ReportedError(f"another command has a server at {url}: wait for its end, or choose another port")
         yield
 
 

@@ -312,6 +312,16 @@ def test_a_prompt_that_does_not_fit_the_context_is_a_wrong_answer(tmp_path, mode
     assert report["summary"]["errors"]["parse.no_room"] == 9
 
 
+def test_an_answer_that_stays_empty_is_wrong_and_the_report_complete(tmp_path, model_server):
+    server = model_server(faults={"empty": 2})
+    chat = tmp_path / "chat.json"
+    chat.write_text(json.dumps([{"id": str(n), "question": f"Thanks {n}", "expects_call": False} for n in range(8)]))
+    flags = ["--base-url", server.url, "--prompt-set", str(chat), "--concurrency", "1", "--max-retries", "0"]
+    status, report = evaluate(tmp_path, "fake", *flags)
+    assert status == 0 and report["is_complete"]
+    assert report["summary"]["errors"]["parse.empty"] == 4
+
+
 # -- comparing ----------------------------------------------------------------------------------------------------
 
 

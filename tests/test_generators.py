@@ -514,6 +514,26 @@ def test_an_absent_server_is_status_3(out, capsys):
     assert "Is the server up?" in capsys.readouterr().err
 
 
+def test_a_request_that_cannot_be_worded_for_many_answers_does_not_end_the_run(out, tmp_path):
+    """Its answers are given up without an attempt, which says nothing about the model."""
+    (tmp_path / "r.jsonl").write_text('{"content": "x"}\n')
+    flags = ["--prompt-method", "self", "--num-samples-per-prompt", "32", "--num-examples", "320"]
+    assert v2(["--model", f"scripted:{tmp_path / 'r.jsonl'}", *flags, "--output", str(out)]) == 1
+    reasons = Counter(reject["reason"] for reject in rows_of(out.with_suffix(".rejects.jsonl")))
+    assert reasons.pop("prompt.given_up") > 200 and 0 < reasons.total() <= 80
+
+
+def test_scripted_replies_are_lines_of_bytes(out, tmp_path, capsys):
+    replies = tmp_path / "r.jsonl"
+    replies.write_bytes(b'\xef\xbb\xbf{"content": "One\xe2\x80\xa8two"}\r\n\n')
+    assert v1(["--model", f"scripted:{replies}", "--output", str(out), "--num-examples", "2"]) == 0
+    first = json.loads(out.read_bytes().split(b"\n")[0])
+    assert first["conversations"][-1]["content"] == "One\u2028two"
+    replies.write_bytes('{"content": "é"}\n'.encode("latin-1"))
+    assert v1(["--model", f"scripted:{replies}", "--output", str(out), "--overwrite"]) == 2
+    assert "line 1: no JSON object" in capsys.readouterr().err
+
+
 def test_endpoint_errors_are_rejects_and_write_no_sample(model_server, out):
     server = model_server(faults={"empty": 2})
     flags = ["--num-examples", "10", "--max-retries", "0", "--concurrency", "1"]

@@ -239,6 +239,15 @@ def test_a_measuring_cut_short_before_the_validator_changed_begins_anew(loop, tm
     assert (folder / "heldout.json").is_file()
 
 
+def test_the_best_adapter_is_copied_again_once_it_was_trained_anew(tmp_path):
+    adapter, best = tmp_path / "adapter", tmp_path / "best"
+    adapter.mkdir()
+    for weights in ("old", "old", "new"):
+        (adapter / "adapter_model.safetensors").write_text(weights)
+        selfplay_loop.keep_best(best, 1, adapter, tmp_path)
+        assert (best / "adapter_model.safetensors").read_text() == weights
+
+
 def test_a_kill_before_the_best_adapter_was_kept_leaves_it_to_the_next_start(loop, tmp_path, monkeypatch):
     kept = selfplay_loop.keep_best
     monkeypatch.setattr(selfplay_loop, "keep_best", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -179,6 +179,16 @@ def test_odd_replies_are_garbage_and_no_crash(model_server, client_for, body):
     assert error.value.reason == "endpoint.garbage"
 
 
+@pytest.mark.parametrize("count", [-1, True, 2.5, "3", None])
+def test_odd_token_counts_are_unknown(model_server, client_for, count):
+    message = {"role": "assistant", "content": "Yes."}
+    usage = {"prompt_tokens": count, "completion_tokens": 2}
+    server = model_server()
+    server.completion = lambda request, number: json.dumps({"choices": [{"message": message}], "usage": usage})
+    completion = client_for(server.url).complete(ASK, OPTIONS)
+    assert (completion.prompt_tokens, completion.completion_tokens) == (None, 2)
+
+
 def test_an_answer_that_the_server_broke_off_is_no_data(model_server, client_for):
     server = model_server()
     choice = {"finish_reason": "abort", "message": {"role": "assistant", "content": "I will"}}

@@ -24,6 +24,13 @@ def test_a_list_and_an_object_are_read_and_may_be_joined(tmp_path):
     assert [(prompt.id, prompt.expects_call) for prompt in prompts] == [("a", True), ("b", False)]
 
 
+def test_null_is_what_is_not_there(tmp_path):
+    keys = ("system", "tags", "expected_tools", "expects_call", "expected_call", "vault", "goal", "behavior")
+    nothing = load_prompt_sets([write(tmp_path, [GOOD])]).prompts
+    assert load_prompt_sets([write(tmp_path, [{**GOOD, **dict.fromkeys(keys)}])]).prompts == nothing
+    assert nothing[0].expects_call
+
+
 def test_system_prompts_and_ids_of_the_bundled_set_differ(tool_prompts):
     assert len({prompt.system for prompt in tool_prompts}) > 40
     contexts = [prompt.expected_call.arguments["context"] for prompt in tool_prompts]

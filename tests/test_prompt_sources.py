@@ -165,7 +165,19 @@ def test_no_request_comes_twice_in_a_run_or_from_the_files_to_avoid(silent, tmp_
     assert not set(requests_of(first)) & set(requests_of(second))
     ids = [row["metadata"]["sample_id"] for path in (first, second) for row in rows_of(path)]
     assert len(set(ids)) == 800
-    assert json.loads(second.with_suffix(".run.json").read_text())["avoided"].keys() == {"first.jsonl"}
+    assert json.loads(second.with_suffix(".run.json").read_text())["avoided"][0][0] == "first.jsonl"
+
+
+def test_files_to_avoid_are_told_apart_by_more_than_their_names(silent, tmp_path):
+    files = [tmp_path / folder / "play.jsonl" for folder in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        turns = [{"role": "user", "content": f"Open {file.parent.name}"}, {"role": "assistant", "content": "No."}]
+        file.write_text(json.dumps({"conversations": turns}) + "\n")
+    out, flags = tmp_path / "out.jsonl", ["--model", silent, "--prompt-method", "template", "--num-examples", "2"]
+    assert v2([*flags, "--output", str(out), "--avoid", *map(str, files)]) == 0
+    (first, _), (second, _) = json.loads(out.with_suffix(".run.json").read_text())["avoided"]
+    assert first == second == "play.jsonl"
 
 
 def test_phrasing_brings_no_request_near_an_evaluation_prompt(silent, out):

@@ -2,8 +2,12 @@ import random
 
 import pytest
 
+from Evaluator.decontamination import EvaluationPrompts
+from Evaluator.model_client import Completion
+from Evaluator.records import Message
 from Evaluator.runs.attempts import UnusablePrompt
-from Tools.prompts.prompt_writer import SeveralSamples, parse_methods
+from tests.vaults import training_cells
+from Tools.prompts.prompt_writer import Known, MethodOfSlot, PromptWriter, SeveralSamples, Writing, parse_methods
 from Tools.prompts.usable_requests import check_names, clean_request
 
 REQUEST = "Move Inbox/Plan.md to the folder Garden."
@@ -172,3 +176,27 @@ def test_the_answers_to_a_request_share_the_attempts_at_it():
     assert reasons == of_a_request * 2, "each text is rejected once, not once for each answer"
     assert [(slot, attempt) for slot, attempt, _ in source.asked] == [(at, n) for at in (0, 1) for n in range(3)]
     assert len({number for _, _, number in source.asked}) == 6, "each attempt is drawn anew"
+
+
+class _SaysAlways:
+    """A client of a model that knows one text."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def complete(self, messages, options):
+        return Completion(Message("assistant", self.text), "stop", 1, 1, 0.0)
+
+
+def test_a_written_request_is_compared_with_those_of_the_templates_before_it_after_a_new_start_too():
+    cells = training_cells()
+    methods = MethodOfSlot({"template": 1.0, "self": 1.0}, 0)
+    template = next(slot for slot in range(99) if methods.method_of(slot) == "template")
+    written = next(slot for slot in range(template, 99) if methods.method_of(slot) == "self")
+    known = Known(EvaluationPrompts([]), is_distinct=True)
+    request = cells.draw(written, by_model=True).prompt.question
+    writing = Writing("m", _SaysAlways(request), 99, (0.0, 0.0))
+    writer = PromptWriter(methods, cells, known, writing=writing, earlier=[(template, request)])
+    with pytest.raises(UnusablePrompt) as unusable:
+        writer.prompt_for(written, 0, random.Random(0))
+    assert unusable.value.reason == "prompt.exact_duplicate"

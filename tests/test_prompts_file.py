@@ -45,6 +45,15 @@ def test_lines_explain_themselves(path):
     ]
 
 
+def test_a_cost_that_could_not_be_read_again_is_not_written(path):
+    with PromptsFile(path) as kept:
+        kept.add({"o1": "One."}, "m", (1, 1))
+        with pytest.raises(ValueError):
+            kept.add({"o2": "Two."}, "m", (-1, 1))
+    with PromptsFile(path) as kept:
+        assert (kept.num_texts, kept.tokens) == (1, (1, 1))
+
+
 def test_a_torn_last_line_is_cut_off_and_writing_goes_on(path):
     with PromptsFile(path) as kept:
         kept.add({"o1": "One."}, "m", (1, 1))

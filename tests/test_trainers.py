@@ -20,11 +20,12 @@ for package in ("torch", "trl", "peft", "datasets", "bitsandbytes"):
 
 import torch
 
+from Evaluator.catalog import load_catalog
 from Evaluator.errors import UsageError
 from Evaluator.records import Message
 from tests.tiny_models import CHATML, MISTRAL, tiny_model_folder, tiny_tokenizer
 from Trainers.common import dry_run
-from Trainers.common.answer_parts import CONTEXT_TEXTS, PARTS, SESSION_IDS, WRONG_ENDS
+from Trainers.common.answer_parts import CONTEXT_TEXTS, PARTS, SESSION_IDS, TEXT_FIELDS, WRONG_ENDS
 from Trainers.common.base_models import find_base_model, load_tokenizer
 from Trainers.common.flags import resolve_for
 from Trainers.common.kto import KTO
@@ -236,6 +237,11 @@ def test_a_session_id_is_made_up_where_nothing_before_tells_it(family, told, ans
         found += [tokenizer.decode(rendered.input_ids[at]) for at in rendered.parts[SESSION_IDS]]
     text = "".join(found)
     assert text.strip('_"') == "".join(invented)
+
+
+def test_the_texts_of_a_context_are_its_fields_that_are_no_ids():
+    catalog = load_catalog()
+    assert {*TEXT_FIELDS} == catalog.context["properties"].keys() - dict(catalog.id_patterns).keys()
 
 
 CONTEXT = (

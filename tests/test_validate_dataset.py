@@ -134,6 +134,28 @@ def test_rows_of_v1_are_judged_by_their_prompt_set(tmp_path, capsys):
     assert {one["label"] for one in relabelled(capsys, str(out))} == {True}
 
 
+def test_a_row_whose_prompt_set_alone_says_what_is_right_keeps_its_label_without_it(tmp_path, capsys):
+    prompts = tmp_path / "mine.json"
+    prompts.write_text(json.dumps([{"id": "mine", "question": "Thanks, that was all.", "expects_call": False}]))
+    written(tmp_path / "replies.jsonl", {"content": "You are welcome!"})
+    out, model = tmp_path / "out.jsonl", f"scripted:{tmp_path / 'replies.jsonl'}"
+    assert v1(["--model", model, "--prompt-set", str(prompts), "--output", str(out)]) == 0
+    assert [one["label"] for one in relabelled(capsys, str(out))] == [True]
+    assert main([str(out)]) == 0
+    assert "only its prompt set says what is right" in capsys.readouterr().out
+    assert main([str(out), "--prompt-set", str(prompts)]) == 0
+    assert "agree in 100.0% of 1 labelled rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"errors": [{"code": "x"}]}, {"errors": 5}, {"errors": True}, {"expected_tools": 3}, {"expected_tools": {"a": 1}}],
+)
+def test_metadata_of_others_is_no_reason_to_end(tmp_path, capsys, metadata):
+    path = written(tmp_path / "rows.jsonl", row(ASK, render_turn([MOVE]), label=True, metadata=metadata))
+    assert [one["label"] for one in relabelled(capsys, path)] == [True]
+
+
 def test_without_execution_neither_grounding_nor_execution_is_judged(tmp_path, capsys):
     (tmp_path / "none.jsonl").write_text(json.dumps({"content": render_turn([MOVE]).content}) + "\n")
     out = tmp_path / "out.jsonl"

@@ -75,7 +75,7 @@ def test_a_server_that_is_there_already_is_not_taken_for_the_one_to_start(place)
     done = run(line, url, "python", "-c", "raise SystemExit(0)")
     there.kill()
     os.kill(int(child.read_text()), signal.SIGKILL)
-    assert done.returncode == 2 and f"a server answers at {url} already" in done.stderr
+    assert done.returncode == 1 and f"a server answers at {url} already" in done.stderr
 
 
 def test_a_second_command_does_not_take_the_first_ones_server_for_its_own(place):
@@ -85,7 +85,7 @@ def test_a_second_command_does_not_take_the_first_ones_server_for_its_own(place)
     first = subprocess.Popen([*words, "python", "-c", "raise SystemExit(7)"], cwd=ROOT)
     time.sleep(2)
     second = run(line, url, "python", "-c", "raise SystemExit(0)")
-    assert second.returncode == 2 and f"another command has a server at {url}" in second.stderr
+    assert second.returncode == 1 and f"another command has a server at {url}" in second.stderr
     assert first.wait(timeout=60) == 7
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from Evaluator.backends.anthropic_sdk import AnthropicService, completion_of, request_parameters
 from Evaluator.backends.endpoint_pool import Faulty
-from Evaluator.model_client import Completion, SamplingOptions
+from Evaluator.model_client import EMPTY_ANSWER, Completion, SamplingOptions
 from Evaluator.records import Message
 
 
@@ -19,7 +19,7 @@ class AnthropicMessagesClient(AnthropicService):
             started = time.perf_counter()
             completion = completion_of(self._sdk.messages.create(**parameters), time.perf_counter() - started)
             if not (completion.message.content or "").strip() and completion.finish_reason == "stop":
-                raise Faulty("endpoint.empty", f"{url} sent an empty answer")
+                raise Faulty(EMPTY_ANSWER, f"{url} sent an empty answer")
             return completion
 
         return self._call(ask)

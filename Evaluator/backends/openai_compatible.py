@@ -17,6 +17,7 @@ from requests.utils import get_environ_proxies
 from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Patience, Unreachable, retry_after_s
 from Evaluator.model_client import (
     CONTEXT_OVERFLOW,
+    EMPTY_ANSWER,
     Completion,
     ConfigurationRefused,
     SampleFailed,
@@ -233,7 +234,7 @@ def _completion(url: str, body: bytes, stop: Sequence[str], latency_s: float) ->
         content, was_cut = cut_at_stop(content, stop)
         finish_reason = "stop" if was_cut else finish_reason
     if not (content and content.strip()) and not tool_calls and finish_reason != "length":
-        raise Faulty("endpoint.empty", f"{url} sent an empty answer")
+        raise Faulty(EMPTY_ANSWER, f"{url} sent an empty answer")
     return Completion(Message("assistant", content, tool_calls), finish_reason, *tokens, latency_s)
 
 
@@ -253,4 +254,4 @@ def _native_call(entry: Any) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if type(value) is int and value >= 0 else None

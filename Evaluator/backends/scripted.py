@@ -5,6 +5,7 @@ answers only requests whose last message contains that text, and goes before tho
 fit, the seed and the text of the request choose, so that an answer depends neither on time nor on concurrency.
 """
 
+import codecs
 import json
 import zlib
 from collections.abc import Sequence
@@ -44,11 +45,13 @@ class ScriptedClient:
 
 def _load(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     except OSError as error:
         raise UsageError(f"cannot read the scripted replies {path}: {error.strerror}") from error
     replies = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             reply = json.loads(line)
             if not isinstance(reply, dict) or not ({"content", "tool_calls"} & reply.keys()):

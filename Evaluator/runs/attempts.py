@@ -9,7 +9,15 @@ from typing import Any, Protocol
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
 from Evaluator.execution import can_run, execute
-from Evaluator.model_client import CONTEXT_OVERFLOW, RESULT_MARK, Completion, ModelClient, SampleFailed, SamplingOptions
+from Evaluator.model_client import (
+    CONTEXT_OVERFLOW,
+    EMPTY_ANSWER,
+    RESULT_MARK,
+    Completion,
+    ModelClient,
+    SampleFailed,
+    SamplingOptions,
+)
 from Evaluator.records import Message, Prompt, Reject, Sample, SampleMetadata
 from Evaluator.tool_calls import with_results, without_results
 from Evaluator.validator import CUT_OFF, NO_ROOM, unanswered, validate
@@ -100,8 +108,14 @@ class Sampling:
         return round(low + (high - low) * (variation % self.num_variations + rng.random()) / self.num_variations, 3)
 
 
+GIVEN_UP = "prompt.given_up"
+"""The reason of an UnusablePrompt that took no attempt: those for a request that several answers share have failed."""
+
 NO_ANSWER = Completion(Message("assistant", ""), None, None, 0, 0.0)
 """Stands for the answer to a prompt that does not fit the model's context."""
+
+NO_TEXT = Completion(Message("assistant", ""), "stop", None, None, 0.0)
+"""The answer of a model that ends its turn at once."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +201,7 @@ class Generation:
     sampling: Sampling
     judging: Judging
     prompts_in_turn: int = 1  # prompts asked before the first comes again with the next variation
-    counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
+    counts_cut_off_answers: bool = False  # whether an answer that is cut off, or empty, is a wrong one, or none
 
     def ask(self, slot: int, attempt: int) -> Answered | Reject:
         """Attempt number `attempt` for `slot`; depends on these, the seed and the models, and where a model writes the
@@ -210,8 +224,9 @@ class Generation:
                 written_by=unusable.written_by,
             )
         except SampleFailed as failed:
-            if failed.reason == CONTEXT_OVERFLOW and self.counts_cut_off_answers:
-                return Answered(slot, attempt, written, options, NO_ANSWER)
+            wrong = {CONTEXT_OVERFLOW: NO_ANSWER, EMPTY_ANSWER: NO_TEXT}.get(failed.reason)
+            if wrong and self.counts_cut_off_answers:
+                return Answered(slot, attempt, written, options, wrong)
             question, is_hopeless = (
                 (written.prompt.question, failed.reason == CONTEXT_OVERFLOW) if written else (None, False)
             )

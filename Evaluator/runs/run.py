@@ -10,7 +10,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Plan:
     counts_cut_off_answers: bool = False  # whether an answer that is cut off is a wrong one, or none
     attempts_per_cell: int = 0  # so many rejects and a slot is given up (0: never)
     round: int | None = None  # which turn of a loop this is
-    avoided: Mapping[str, str | None] = field(default_factory=dict)  # files whose requests are not repeated -> state
+    avoided: Sequence[tuple[str, str | None]] = ()  # names and states of files whose requests are not repeated
 
 
 def run_plan(plan: Plan, args: argparse.Namespace, catalog: Catalog) -> int:

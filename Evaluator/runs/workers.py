@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from Evaluator.errors import STOPPED_EARLY, ReportedError
 from Evaluator.model_client import Stopped
-from Evaluator.runs.attempts import Answered, Generation
+from Evaluator.runs.attempts import GIVEN_UP, Answered, Generation
 from Evaluator.runs.progress import Progress
 from Evaluator.runs.signals import Signals
 from Evaluator.runs.sinks import Sink
@@ -105,7 +105,7 @@ class Workers:
             if self._sink.add_reject(got):
                 return
             with self._lock:
-                self._rejects_in_a_row += 1
+                self._rejects_in_a_row += got.reason != GIVEN_UP
                 rejects = self._rejects_in_a_row
             if rejects >= self._hopeless_after:
                 raise NothingUsable(

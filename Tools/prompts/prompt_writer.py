@@ -16,7 +16,7 @@ from Evaluator.catalog import Catalog
 from Evaluator.decontamination import EvaluationPrompts, Request
 from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
-from Evaluator.runs.attempts import PromptSource, UnusablePrompt, WrittenPrompt
+from Evaluator.runs.attempts import GIVEN_UP, PromptSource, UnusablePrompt, WrittenPrompt
 from Evaluator.tool_prompts import few_tools_as_text
 from Tools.duplicates import SeenRequests
 from Tools.prompts.cells import Cell, Cells
@@ -121,10 +121,15 @@ class FilledTemplates:
         self._filled: OrderedDict[int, Cell | UnusablePrompt] = OrderedDict()
         self._lock = threading.Lock()
 
-    def cell(self, slot: int) -> Cell:
+    def fill_to(self, slot: int) -> None:
+        """Fill the slots up to this one, so that its request, whoever writes it, is compared with theirs."""
         with self._lock:
             while self._next <= slot:
                 self._fill_next()
+
+    def cell(self, slot: int) -> Cell:
+        self.fill_to(slot)
+        with self._lock:
             found = self._filled[slot] if slot in self._filled else self._fill(slot)
         if isinstance(found, UnusablePrompt):
             raise found
@@ -202,6 +207,8 @@ class PromptWriter:
     def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
         """Write a prompt. Raises UnusablePrompt, and whatever the writing model's client raises."""
         method = self._methods.method_of(slot)
+        if self._templates:
+            self._templates.fill_to(slot)
         if method == FREE:
             return self._free(slot, rng)
         group = self._cells.group_of(slot)
@@ -296,7 +303,7 @@ class SeveralSamples:
         if len(shared.failures) >= self._most_attempts:
             last = shared.failures[-1]
             why = f"the {self._most_attempts} attempts at the request that these answers share have failed: {last}"
-            raise UnusablePrompt("prompt.given_up", why, None, last.cell)
+            raise UnusablePrompt(GIVEN_UP, why, None, last.cell)
         attempt = len(shared.failures)
         try:
             return self._prompts.prompt_for(number, attempt, random.Random(f"{self._seed}:{number}:{attempt}:prompt"))

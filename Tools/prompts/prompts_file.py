@@ -197,7 +197,7 @@ def _lines(texts: Mapping[str, str], model: str) -> list[dict[str, Any]]:
 
 
 def _cost(model: str, tokens: tuple[int, int]) -> dict[str, Any]:
-    return {"tokens": list(tokens), "model": model}
+    return {"tokens": [_count(number) for number in tokens], "model": model}
 
 
 def _text(value: Any) -> str:

@@ -7,9 +7,6 @@ self-play has no system prompt that tells one, and what it says about its work i
 
 import re
 from collections.abc import Iterator
-from functools import cache
-
-from Evaluator.catalog import load_catalog
 
 SESSION_IDS, CONTEXT_TEXTS, WRONG_ENDS = PARTS = ("session-ids", "context-texts", "wrong-ends")
 """Session ids that are made up; texts in a call's context; the end of turn of answers with label false, which are
@@ -18,7 +15,11 @@ wrong for what stands before it: an answer that does not end has no row."""
 _SESSION_ID = re.compile(r"\bsession_([0-9]{13}_[0-9a-z]{9})(?![0-9A-Za-z_])")
 """As the catalog's schema has it; an id of another form is a reason for a label, so it counts."""
 
+TEXT_FIELDS = ("sessionDescription", "sessionMemory", "toolContext", "primaryGoal", "subgoal")
+"""The fields of a context that are no ids."""
+
 _CONTEXT = re.compile(r'"context"\s*:\s*\{((?:[^"{}]|"(?:[^"\\]|\\.)*")*)')
+_CONTEXT_TEXT = re.compile(rf'"(?:{"|".join(TEXT_FIELDS)})"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 
 def invented_ids(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -37,12 +38,5 @@ def context_texts(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     Names of fields and ids are no texts: labels are about them.
     """
     for context in _CONTEXT.finditer(text, start, end):
-        for found in _context_text().finditer(text, *context.span(1)):
+        for found in _CONTEXT_TEXT.finditer(text, *context.span(1)):
             yield found.span(1)
-
-
-@cache
-def _context_text() -> re.Pattern[str]:
-    fields = (load_catalog().context or {}).get("properties", {})
-    names = "|".join(re.escape(name) for name, schema in fields.items() if "pattern" not in schema)
-    return re.compile(rf'"(?:{names})"\s*:\s*"((?:[^"\\]|\\.)*)"')

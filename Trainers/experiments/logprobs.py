@@ -34,7 +34,9 @@ def logprob_table(files: Sequence[str], model_name: str, adapters: Sequence[Path
 
     Of each label at most `rows_a_label` rows are drawn by chance, always the same. Raises UsageError.
     """
-    labelled = [row for row in read_training_data(files, allow_eval_prompts=True).conversations if row.label is not None]
+    labelled = [
+        row for row in read_training_data(files, allow_eval_prompts=True).conversations if row.label is not None
+    ]
     random.Random("logprobs").shuffle(labelled)
     base = find_base_model(model_name)
     renderer = Renderer(load_tokenizer(base))
@@ -62,7 +64,9 @@ def _with_adapters(model: object, adapters: Sequence[Path]) -> "PeftModel":
             else:
                 adapted.load_adapter(str(adapter), adapter_name=_name(adapter))
         except (RuntimeError, ValueError, OSError) as error:
-            raise UsageError(f"the adapter {adapter} cannot be put on the model: {str(error).splitlines()[0]}") from error
+            raise UsageError(
+                f"the adapter {adapter} cannot be put on the model: {str(error).splitlines()[0]}"
+            ) from error
     if adapted is None:
         raise UsageError("no adapter is given")
     return adapted.eval()
