@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-for package in ("torch", "transformers", "peft", "datasets"):
-    pytest.importorskip(package, reason=f'this needs {package}: pip install torch, then -e ".[train]"')
+WHY = "needs the training packages: pip install -e '.[train]'"
+torch = pytest.importorskip("torch", reason=WHY)
+peft = pytest.importorskip("peft", reason=WHY)
+transformers = pytest.importorskip("transformers", reason=WHY)
 
-import torch
-
-from tests.tiny_models import tiny_model_folder
-from Trainers.experiments.__main__ import main
+from tests.tiny_models import tiny_model_folder  # noqa: E402
+from Trainers.experiments.__main__ import main  # noqa: E402
 
 SESSION = "session_1733553943348_gx0lv61yh"
 CONTEXT = f'{{"sessionId": "{SESSION}", "sessionDescription": "Tidying up", "subgoal": "Make it"}}'
@@ -18,22 +18,18 @@ SAID = f'tool_call: f\narguments: {{"context": {CONTEXT}, "path": "A/B"}}'
 
 
 def adapter_folder(folder, base, seed):
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
     torch.manual_seed(seed)
-    config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    config = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
     return folder
 
 
 def nats_of(base, adapter, prompt, answer):
     """By the model with its adapter, merged, of the whole text at once."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).merge_and_unload()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    model = peft.PeftModel.from_pretrained(
+        transformers.AutoModelForCausalLM.from_pretrained(base), adapter
+    ).merge_and_unload()
     start, ids = (tokenizer(text, return_tensors="pt")["input_ids"] for text in (prompt, prompt + answer))
     with torch.no_grad():
         likely = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
