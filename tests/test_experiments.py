@@ -200,7 +200,7 @@ def test_arms_differ_by_their_rows_and_nothing_else():
         ("F4", {"local_file": "round-1.jsonl"}),
         ("F5", {"desirable_weight": 1.0, "undesirable_weight": 0.5}),
         ("F6", {"mask": ["session-ids"]}),
-        ("F7", {"mask": ["session-ids", "context-texts", "wrong-ends"]}),
+        ("F7", {"mask": ["session-ids", "context-texts", "wrong-ends", "wrong-texts"]}),
     ],
 )
 def test_a_follow_up_changes_one_thing(name, changed):

@@ -219,14 +219,15 @@ def with_id(text):
     ("told", "answers", "invented"),
     [
         ("Go on", [with_id(ID)], [ID[8:]]),
-        (f"Your session is {ID}.", [with_id(ID)], []),
-        (f"Your session is {OTHER_ID}.", [with_id(ID)], []),
+        (f'sessionId: "{ID}"', [with_id(ID)], []),
+        (f"- sessionId: `{OTHER_ID}`", [with_id(ID)], []),
+        (f"List the states of {OTHER_ID}.", [with_id(ID)], [ID[8:]]),
         ("Go on", [with_id(ID) + "\n\n" + with_id(ID)], [ID[8:]]),
         ("Go on", [with_id(ID), with_id(ID)], [ID[8:]]),
         ("Go on", [with_id(ID), with_id(OTHER_ID)], [ID[8:]]),
-        ("Go on", [with_id("session_1733553943348_GX")], []),
+        ("Go on", [with_id("session_1733553943348_GX")], ["1733553943348_GX"]),
     ],
-    ids=["made up", "told", "another than told", "twice", "in two turns", "changed", "of a wrong form"],
+    ids=["made up", "told", "another than told", "asked about", "twice", "in two turns", "changed", "of a wrong form"],
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_session_id_is_made_up_where_nothing_before_tells_it(family, told, answers, invented):

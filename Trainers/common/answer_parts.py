@@ -1,35 +1,50 @@
 """Parts of an answer that its label is hardly ever about, so that KTO can read them and not score them.
 
-KTO's rewards are sums over all tokens of an answer. Most of a right answer's log-probability (47 of 50 nats, the
-experiment's round 1, SmolLM2-135M after SFT) are the random characters of the session id that it makes up, since
-self-play has no system prompt that tells one, and what it says about its work in the texts of its context.
+KTO's rewards are sums over all tokens of an answer, and unlikely tokens have the largest gradients. Most of a right
+call's log-probability (56 of 57 nats, the experiment's round 1, SmolLM2-135M after SFT) are the random characters of
+the session id that it makes up, since self-play has no system prompt that tells one, and what it says about its work
+in the texts of its context; of a plain answer it is its wording.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-SESSION_IDS, CONTEXT_TEXTS, WRONG_ENDS = PARTS = ("session-ids", "context-texts", "wrong-ends")
+from Evaluator.records import Message
+from Evaluator.tool_calls import parse_turn
+
+SESSION_IDS, CONTEXT_TEXTS, WRONG_ENDS, WRONG_TEXTS = PARTS = (
+    "session-ids",
+    "context-texts",
+    "wrong-ends",
+    "wrong-texts",
+)
 """Session ids that are made up; texts in a call's context; the end of turn of answers with label false, which are
-wrong for what stands before it: an answer that does not end has no row."""
+wrong for what stands before it, since an answer that does not end has no row; answers with label false that call no
+tool, which are wrong as a whole, however they are worded."""
 
-_SESSION_ID = re.compile(r"\bsession_([0-9]{13}_[0-9a-z]{9})(?![0-9A-Za-z_])")
-"""As the catalog's schema has it; an id of another form is a reason for a label, so it counts."""
+_REASONS = {SESSION_IDS: ("context.bad_format:sessionId",), CONTEXT_TEXTS: ("context.placeholder:",)}
+"""Codes of the validator, or what they begin with, that are about a part."""
 
 TEXT_FIELDS = ("sessionDescription", "sessionMemory", "toolContext", "primaryGoal", "subgoal")
 """The fields of a context that are no ids."""
 
+_SESSION_ID = re.compile(r'sessionId["`*]*\s*[:=]\s*["`*]*(?:session_)?([\w.-]+)')
 _CONTEXT = re.compile(r'"context"\s*:\s*\{((?:[^"{}]|"(?:[^"\\]|\\.)*")*)')
 _CONTEXT_TEXT = re.compile(rf'"(?:{"|".join(TEXT_FIELDS)})"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 
 def invented_ids(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """From where to where `text[start:end]` has the digits and letters of a session id, if it is the first in `text`.
+    """From where to where `text[start:end]` has the characters of the session id in a context, if none is told before.
 
-    After another id it is that one's copy, or wrong, which is a reason for a label.
+    One that is told before makes another one wrong; ids that a request is about are not told as the session's own.
     """
-    found = _SESSION_ID.search(text)
-    if found and start <= found.start() < end:
-        yield found.span(1)
+    if _SESSION_ID.search(text, 0, start):
+        return
+    for context in _CONTEXT.finditer(text, start, end):
+        found = _SESSION_ID.search(text, *context.span(1))
+        if found:
+            yield found.span(1)
+            return
 
 
 def context_texts(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -40,3 +55,13 @@ def context_texts(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     for context in _CONTEXT.finditer(text, start, end):
         for found in _CONTEXT_TEXT.finditer(text, *context.span(1)):
             yield found.span(1)
+
+
+def is_wrong_there(answer: Message, errors: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether an answer with label false is wrong in these parts alone: without them only what is right is left."""
+    if WRONG_TEXTS in parts:
+        turn = parse_turn(answer)
+        if not turn.calls and not turn.findings:
+            return True
+    reasons = tuple(reason for part in parts for reason in _REASONS.get(part, ()))
+    return bool(errors) and all(error.startswith(reasons) for error in errors)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import UsageError
 from Evaluator.label_balance import kto_weights
-from Trainers.common.answer_parts import WRONG_ENDS
+from Trainers.common.answer_parts import WRONG_ENDS, is_wrong_there
 from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order, without_crowds
 from Trainers.common.prepared import Columns, Prepared, RendersTurns, rendered_rows
 from Trainers.common.rendering import Rendered
@@ -54,7 +54,10 @@ class KTO:
         training, validation = split_by_prompt(labelled, args.validation_fraction, args.seed)
 
         def rendered(conversations: Sequence[Conversation]) -> list[LabelledRow]:
-            found = rendered_rows(conversations, lambda turns: [renderer.last_turn(turns)], args.max_length, left_out)
+            scored = [c for c in conversations if c.label or not is_wrong_there(c.messages[-1], c.errors, args.mask)]
+            if len(scored) < len(conversations):
+                left_out["wrong in a part that is masked"] += len(conversations) - len(scored)
+            found = rendered_rows(scored, lambda turns: [renderer.last_turn(turns)], args.max_length, left_out)
             return [LabelledRow(one, sequence, _masked(one, sequence, args.mask)) for one, sequence in found]
 
         rows = rendered(training)

@@ -23,11 +23,13 @@ SHOWN_BAD_LINES = 20
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns that end with the assistant's, its label (None: not labelled), and the row it comes from."""
+    """Turns that end with the assistant's, its label (None: not labelled), the row it comes from, and the validator's
+    codes for what is wrong, where the row tells them."""
 
     messages: Sequence[Message]
     label: bool | None
     where: str
+    errors: Sequence[str] = ()
 
     @property
     def prompt_key(self) -> str:
@@ -116,4 +118,6 @@ def _add(data: TrainingData, row: Row | BadLine, ids: Sequence[str], questions: 
     elif "user" not in roles[: len(messages) - 1]:
         data.left_out["no user turn before the answer"] += 1
     else:
-        data.conversations.append(Conversation(messages, row.label, row.where))
+        errors = row.metadata.get("errors")
+        codes = [one for one in errors if isinstance(one, str)] if isinstance(errors, list) else []
+        data.conversations.append(Conversation(messages, row.label, row.where, codes))

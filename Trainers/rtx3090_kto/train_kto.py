@@ -58,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="PART",
         help=f"parts of answers that are read and not scored, of {', '.join(PARTS)}: session ids that answers make up "
-        "where the prompt gives none, texts in a call's context, the end of turn of rows with label false "
-        "(default: none)",
+        "where the prompt gives none, texts in a call's context, the end of turn of rows with label false, the whole "
+        "of such rows that call no tool; rows that are wrong in such a part alone are left out (default: none)",
     )
     add_run_arguments(parser, output="kto-output")
     return parser
