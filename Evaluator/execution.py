@@ -14,11 +14,13 @@ from Evaluator.vault.state import Vault
 
 @dataclass(frozen=True)
 class Execution:
-    """Calls in order, what each gave back, and how the vault differs afterwards."""
+    """Calls in order, what each gave back, how the vault differs afterwards, and the ids of sessions that were begun
+    for them, which lists of sessions have too."""
 
     calls: Sequence[ToolCall]
     replies: Sequence[Reply]
     changes: Changes
+    begun: frozenset[str] = frozenset()
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -37,8 +39,7 @@ def can_run(calls: Sequence[ToolCall], catalog: Catalog) -> bool:
 def execute(calls: Sequence[ToolCall], vault: Vault, catalog: Catalog, *, is_checked: bool = False) -> Execution:
     """Run calls in order on a copy of `vault`. `is_checked`: their arguments are known to fit the schemas."""
     before = vault.copy()
-    for call in calls:
-        begin_session(call, before, catalog)
+    begun = frozenset(filter(None, [begin_session(call, before, catalog) for call in calls]))
     after = before.copy()
     replies = [run_call(call, after, catalog, is_checked=is_checked) for call in calls]
-    return Execution(calls, replies, changes_between(before, after))
+    return Execution(calls, replies, changes_between(before, after), begun)

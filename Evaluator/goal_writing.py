@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from Evaluator.arguments import kind_of, named_strings
@@ -34,9 +34,8 @@ def goal_of(
     fit the tool's schema.
     """
     execution = execute([call], vault, catalog, is_checked=is_checked)
-    (reply,) = execution.replies
-    if reply.error is not None:
-        raise NoGoal(f"{call.name} fails: {reply.error}")
+    for failed in shortcomings(execution, None):
+        raise NoGoal(f"{call.name} fails: {failed.sentence}")
     author = _Author(call, question, system, catalog)
     goal: dict[str, Any] = {table: author.table_goal(table, one) for table, one in execution.changes.items()}
     result = author.result_goal(execution)
@@ -47,15 +46,28 @@ def goal_of(
     if author.has_free_text:
         goal[ABOUT] = question
     options = {
-        name: author.value_goal(call.arguments[name])
+        name: author.value_goal(select(call.arguments, name) if "[]" in name else call.arguments[name])
         for name in author.optional_parameters()
-        if not shortcomings(execute([_without(call, name)], vault, catalog, is_checked=True), goal)
+        if any(
+            not shortcomings(execute([thinner], vault, catalog, is_checked=True), goal)
+            for thinner in _without(call, name)
+        )
     }
     return {**goal, OPTIONS: options} if options else goal
 
 
-def _without(call: ToolCall, parameter: str) -> ToolCall:
-    return ToolCall(call.name, {name: value for name, value in call.arguments.items() if name != parameter})
+def _without(call: ToolCall, parameter: str) -> Iterator[ToolCall]:
+    """The call without an optional parameter; one of elements is left out of each element in turn."""
+    name, _, inner = parameter.partition("[].")
+    rest = {key: value for key, value in call.arguments.items() if key != name}
+    if not inner:
+        yield ToolCall(call.name, rest)
+        return
+    elements = call.arguments[name]
+    for at, element in enumerate(elements):
+        if inner in element:
+            less = {key: value for key, value in element.items() if key != inner}
+            yield ToolCall(call.name, {**rest, name: [*elements[:at], less, *elements[at + 1 :]]})
 
 
 class _Author:
@@ -77,23 +89,29 @@ class _Author:
 
     def optional_parameters(self) -> list[str]:
         """Those of the call that its schema does not require, and that say something else than their default."""
-        schemas = self._schema.get("properties", {})
-        return [
-            name
-            for name, value in self._call.arguments.items()
-            if name in schemas
-            and name not in self._schema.get("required", ())
-            and schemas[name].get("default") != value
-        ]
+        found = _optional(self._call.arguments, self._schema)
+        for name, schema in self._schema.get("properties", {}).items():
+            elements = self._call.arguments.get(name)
+            if isinstance(elements, list) and all(isinstance(one, Mapping) for one in elements):
+                inner = [f"{name}[].{key}" for one in elements for key in _optional(one, schema.get("items", {}))]
+                found += dict.fromkeys(inner)
+        return found
 
     # -- results
 
     def result_goal(self, execution: Execution) -> dict[str, Any]:
         (reply,) = execution.replies
-        found = {selector: select(reply.data, selector) for selector in ANSWERS.get(self._call.name, ())}
+        found = {
+            selector: [one for one in select(reply.data, selector) if self._is_asked_for(one, execution.begun)]
+            for selector in ANSWERS.get(self._call.name, ())
+        }
         return {
             selector: self._values_goal(values) for selector, values in found.items() if self._counts(selector, values)
         }
+
+    def _is_asked_for(self, value: Any, begun: frozenset[str]) -> bool:
+        """Not the session that the call runs in, unless its id is told: an answer may make up another one."""
+        return not isinstance(value, str) or value not in begun or value in self._said
 
     def _counts(self, selector: str, values: Sequence[Any]) -> bool:
         """Whether a part of the result must be as it is: there is one, and search words were not left to the caller."""
@@ -169,6 +187,16 @@ class _Author:
         if isinstance(value, Mapping):
             return {key: self.value_goal(one) for key, one in value.items()}
         return [self.value_goal(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _optional(values: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
+    """Names of the values that a schema does not require, and that say something else than their default."""
+    known, required = schema.get("properties", {}), schema.get("required", ())
+    return [
+        name
+        for name, value in values.items()
+        if name in known and name not in required and known[name].get("default") != value
+    ]
 
 
 def strings_to_word_freely(call: ToolCall, question: str) -> set[str]:

@@ -16,7 +16,9 @@ the given fields must have changed. A text is
   the old lines stay, "at" the "start" or the "end" says on which side of it, those of "without" must be gone.
 
 Values of a result may stand in any order unless it is {"ordered": [VALUE, ...]}; {"at_least": [...]} allows more.
-`options` are parameters that the request asks for although they change nothing on this vault.
+`options` are parameters that the request asks for although they change nothing on this vault, `searches[].limit` those
+of the elements of a list. The session that an answer runs in counts in results only where it is asked for: without a
+system prompt its id is made up.
 """
 
 import re
@@ -35,6 +37,8 @@ from Evaluator.words import stems
 Goal = Mapping[str, Any]
 RESULT, OPTIONS, ABOUT = "result", "options", "about"
 MADE_BY_SERVER = {"id", "created", "lastAccessed", "timestamp"}
+STEPS = ("results[]", "actionPerformed", "results[].actionPerformed")
+"""Where replies tell of steps, which may fail while the call goes well."""
 _KINDS = ("added", "removed", "changed", "moved")
 
 
@@ -44,6 +48,13 @@ def shortcomings(execution: Execution, goal: Goal | None) -> list[Finding]:
         Finding(f"execution.error:{reply.tool}", f"{reply.tool} failed: {reply.error}")
         for reply in execution.replies
         if reply.error is not None
+    ]
+    failed += [
+        Finding(f"execution.error:{reply.tool}", f"A step of {reply.tool} failed: {step.get('error')}")
+        for reply in execution.replies
+        for selector in STEPS
+        for step in select(reply.data, selector)
+        if isinstance(step, Mapping) and step.get("success") is False
     ]
     return failed or (list(_Comparison(goal, execution).findings()) if goal is not None else [])
 
@@ -152,8 +163,9 @@ class _Comparison:
         for selector, values in wanted.items():
             same = _SPELLINGS.get(selector.rpartition(".")[2], str)
             kind = next(iter(values)) if isinstance(values, Mapping) else ""
-            found = [same(str(value)) for reply in self._execution.replies for value in select(reply.data, selector)]
             asked = [same(str(value)) for value in (values[kind] if kind else values)]
+            found = [same(str(value)) for reply in self._execution.replies for value in select(reply.data, selector)]
+            found = [value for value in found if value in asked or value not in self._execution.begun]
             if kind == "at_least":
                 is_right = Counter(asked) <= Counter(found)
             else:
@@ -166,8 +178,19 @@ class _Comparison:
 
     def _missing_options(self, wanted: Goal) -> Iterator[Finding]:
         for name, value in wanted.items():
-            if not any(self._fits(value, call.arguments.get(name), name) for call in self._execution.calls):
+            if not any(self._has_option(call.arguments, name, value) for call in self._execution.calls):
                 yield Finding(f"execution.option_missing:{name}", f"{name} is not {value!r}, which was asked for.")
+
+    def _has_option(self, arguments: Mapping[str, Any], name: str, wanted: Any) -> bool:
+        if "[]" not in name:
+            return self._fits(wanted, arguments.get(name), name)
+        left = select(arguments, name)
+        for one in wanted:  # in any order, as the elements
+            found = next((at for at, value in enumerate(left) if self._fits(one, value, name.rpartition(".")[2])), None)
+            if found is None:
+                return False
+            del left[found]
+        return not left
 
 
 def _path(text: str) -> str:

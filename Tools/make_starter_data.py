@@ -19,7 +19,7 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from Evaluator.behavior import WRITING_CELL
-from Evaluator.catalog import DEFAULT_CATALOG, Catalog, load_catalog
+from Evaluator.catalog import CONTEXT, DEFAULT_CATALOG, Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import OK, ReportedError, UsageError
@@ -29,6 +29,7 @@ from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.records import Message, Prompt, Sample, to_json_line
 from Evaluator.runs.attempts import Answered, Judging, UnusablePrompt, WrittenPrompt
 from Evaluator.runs.output_files import write_atomically
+from Evaluator.tool_calls import parse_text
 from Evaluator.vault.loading import load_fixture
 from Tools.prompts.cells import Cell, Cells, right_answer
 from Tools.prompts.coverage import BALANCED, Turns, shares_of
@@ -101,7 +102,8 @@ class StarterData:
             return self._request(slot, cell, cell.order if kind == ORDERED else SEED_TEXT)
         prompt = in_session(cell, rng) if kind == IN_SESSION else cell.prompt
         sample = self._judged(slot, cell, prompt, right_answer(prompt))
-        if not sample.label and kind == IN_SESSION:  # it does something else in another workspace
+        if kind == IN_SESSION and (not sample.label or _loads_the_current_workspace(prompt)):
+            # it does something else in another workspace, or nothing that is needed
             prompt = in_session(cell, rng, keeps_workspace=True)
             sample = self._judged(slot, cell, prompt, right_answer(prompt))
         self._known.take(slot, prompt.question, cell.plain)
@@ -136,6 +138,14 @@ def make(args: argparse.Namespace) -> int:
         write_atomically(args.output, lines)
         log.info("%s: %d rows", args.output, len(lines))
     return OK
+
+
+def _loads_the_current_workspace(prompt: Prompt) -> bool:
+    calls = parse_text(right_answer(prompt)).calls if prompt.expects_call else ()
+    return any(
+        call.name == "memoryManager_loadWorkspace" and call.arguments["id"] == call.arguments[CONTEXT]["workspaceId"]
+        for call in calls
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -198,6 +198,63 @@ def test_the_session_that_is_running_is_there_before_the_call():
     assert list(execution.changes["sessions"].changed) == ["session_1999999999999_new000000"]
 
 
+OTHER = "session_1751352637339_xk07867vb"
+
+
+def in_session(session: str, one: ToolCall) -> ToolCall:
+    return ToolCall(one.name, {**one.arguments, CONTEXT: {**one.arguments[CONTEXT], "sessionId": session}})
+
+
+def test_which_session_a_listing_runs_in_is_nothing_that_a_goal_asks_for_unless_it_is_told():
+    listing = in_session("session_1999999999999_new000000", call("memoryManager_listSessions"))
+    goal = goal_of(listing, "List them", small_vault(), CATALOG)
+    assert goal["result"] == {"sessions[].id": [SESSION]}
+    assert codes(goal, in_session(OTHER, listing)) == codes(goal, listing) == []
+    told = goal_of(listing, "List them", small_vault(), CATALOG, "sessionId: session_1999999999999_new000000")
+    assert len(told["result"]["sessions[].id"]) == 2
+    assert codes(told, listing) == [] and codes(told, in_session(OTHER, listing))
+    loading = call("memoryManager_loadWorkspace", id=WORKSPACE)
+    assert codes(goal_of(loading, f"Load {WORKSPACE}", small_vault(), CATALOG), in_session(OTHER, loading)) == []
+
+
+def test_an_option_of_one_element_is_asked_for_as_well():
+    searches = [{"query": "beans", "limit": 7}, {"query": "bed", "limit": 7}]
+    right = call("vaultLibrarian_batch", searches=searches)
+    goal = goal_of(right, 'Find "beans" and "bed", 7 results each', small_vault(), CATALOG)
+    assert codes(goal, right) == codes(goal, call("vaultLibrarian_batch", searches=searches[::-1])) == []
+    for less in ([searches[0], {"query": "bed"}], [{"query": "beans"}, searches[1]]):
+        assert codes(goal, call("vaultLibrarian_batch", searches=less)) == ["execution.option_missing:searches[].limit"]
+
+
+def test_a_step_that_fails_is_an_error_of_the_call():
+    note = {"filePath": "New.md", "content": "x"}
+    create, twice = ([{"type": "create", "params": note}] * number for number in (1, 2))
+    goal = goal_of(call("contentManager_batchContent", operations=create), "Make it", small_vault(), CATALOG)
+    assert codes(goal, call("contentManager_batchContent", operations=create)) == []
+    again = call("contentManager_batchContent", operations=twice)
+    assert codes(goal, again) == ["execution.error:contentManager_batchContent"]
+    with pytest.raises(NoGoal, match="A step of"):
+        goal_of(again, "Make it", small_vault(), CATALOG)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [call("vaultManager_listDirectory", path="", filter="*[a[:a:]")],
+        [call("vaultManager_listDirectory", path="", filter="(?u)(?a)")],
+        [
+            call("memoryManager_createWorkspace", name="A", rootFolder="A", purpose="P", currentGoal="G", workflows=[]),
+            call("memoryManager_updateWorkspace", workspaceId=WORKSPACE, fieldPath="name", newValue=5),
+            call("memoryManager_listWorkspaces"),
+        ],
+    ],
+    ids=["pattern", "flags", "a name that is a number"],
+)
+def test_odd_values_are_judged_and_no_crash(calls):
+    prompt = Prompt("odd", "Do that", vault=small_vault(), goal={"result": {"x": [1]}})
+    assert not validate(render_turn(calls), prompt, CATALOG).label
+
+
 def test_without_calls_nothing_happened():
     assert shortcomings(NOTHING, {"agents": {"removed": [AGENT]}})[0].code == "execution.not_done:agents.removed"
     assert WORKSPACE in small_vault().workspaces

@@ -483,6 +483,25 @@ def dropped_option(case: Case) -> Iterator[Message]:
             yield case.with_parameters({key: value for key, value in case.parameters.items() if key != name})
 
 
+def dropped_inner_option(case: Case) -> Iterator[Message]:
+    """An optional parameter left out of one element of a list."""
+    for name, elements in case.parameters.items():
+        schemas = case.schema.get("properties", {}).get(name, {}).get("items", {}).get("properties", {})
+        for key in ("paths", "limit", "contextFiles", "savePath"):
+            for at, element in enumerate(elements if key in schemas else ()):
+                if key in element and element[key] != schemas[key].get("default"):
+                    less = {one: value for one, value in element.items() if one != key}
+                    yield case.with_parameter(name, [*elements[:at], less, *elements[at + 1 :]])
+
+
+def repeated_step(case: Case) -> Iterator[Message]:
+    """A step of a batch made twice."""
+    for name in ("operations", "prompts", "searches"):
+        if name in case.parameters:
+            steps = case.parameters[name]
+            yield case.with_parameter(name, [*steps, case.rng.choice(steps)])
+
+
 # -- more calls than asked for ------------------------------------------------------------------------------------
 
 
@@ -512,6 +531,6 @@ OPERATORS: tuple[Operator, ...] = (
     dropped_parameter, emptied_parameter, retyped_parameter, renamed_parameter, foreign_parameter,
     parameter_placeholder, copied_request, similar_note, similar_folder, path_elsewhere, misspelt_path, escaping_path,
     swapped_pair, without_effect, other_id, invented_id, shifted_range, wrong_limit, altered_text, missing_text,
-    other_choice, flipped_flag, dropped_option,
+    other_choice, flipped_flag, dropped_option, dropped_inner_option, repeated_step,
     repeated_call, collateral_call, destructive_call,
 )  # fmt: skip

@@ -67,6 +67,12 @@ def other_memory(case: Case) -> Iterator[Message]:
     yield case.with_context({**case.context, "sessionMemory": memory})
 
 
+def other_made_up_session(case: Case) -> Iterator[Message]:
+    """Another session id of the right form, where nothing tells one."""
+    if case.context["sessionId"] not in f"{case.prompt.system}\n{case.prompt.question}":
+        yield case.with_context({**case.context, "sessionId": "session_1751352637339_xk07867vb"})
+
+
 def defaults_spelt_out(case: Case) -> Iterator[Message]:
     """Every optional parameter whose default the schema gives, except where another parameter decides about it."""
     defaults = {
@@ -153,6 +159,6 @@ def result_after_call(case: Case) -> Iterator[Message]:
 
 OPERATORS: tuple[Operator, ...] = (
     as_expected, other_syntax, reordered_keys, other_json_style, text_around, result_after_call,
-    other_context_wording, other_memory, defaults_spelt_out, leading_slash, without_extension, trailing_slash,
-    other_line_break, number_as_float, other_wording, agent_by_id_or_name,
+    other_context_wording, other_memory, other_made_up_session, defaults_spelt_out, leading_slash, without_extension,
+    trailing_slash, other_line_break, number_as_float, other_wording, agent_by_id_or_name,
 )  # fmt: skip

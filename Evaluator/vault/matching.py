@@ -19,10 +19,14 @@ def name_filter(pattern: str | None) -> Callable[[str], bool]:
         return lambda name: folded in name.lower()
     import regex  # it can give up after a time, which `re` cannot
 
-    try:
-        compiled = regex.compile(pattern, regex.IGNORECASE)
-    except (regex.error, OverflowError, RecursionError):
-        compiled = regex.compile(fnmatch.translate(pattern), regex.IGNORECASE)
+    for expression in (pattern, fnmatch.translate(pattern)):
+        try:
+            compiled = regex.compile(expression, regex.IGNORECASE)
+            break
+        except (regex.error, ValueError, OverflowError, RecursionError):
+            continue
+    else:
+        return lambda name: False
 
     def fits(name: str) -> bool:
         try:

@@ -61,7 +61,9 @@ def _make_root(vault: Vault, root: str) -> None:
 def list_workspaces(vault: Vault, arguments: Data, caller: Caller) -> Data:
     key = arguments.get("sortBy", "name")
     default_order = "asc" if key == "name" else "desc"
-    records = sorted(vault.workspaces.values(), key=lambda one: one.get(key) or 0)
+    records = sorted(
+        vault.workspaces.values(), key=lambda one: str(one.get(key) or "") if key == "name" else one.get(key) or 0
+    )
     if arguments.get("order", default_order) == "desc":
         records.reverse()
     shown = [

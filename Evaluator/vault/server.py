@@ -101,9 +101,11 @@ def caller_of(call: ToolCall, catalog: Catalog) -> Caller:
     )
 
 
-def begin_session(call: ToolCall, vault: Vault, catalog: Catalog) -> None:
-    """Make the session that a call runs in, where the vault does not have it yet, as the server does."""
+def begin_session(call: ToolCall, vault: Vault, catalog: Catalog) -> str | None:
+    """Make the session that a call runs in, where the vault does not have it yet, as the server does; give its id."""
     caller = caller_of(call, catalog)
     if caller.session_id and caller.session_id not in vault.sessions:
         record = {"id": caller.session_id, "name": "Running session", "description": "", "sessionGoal": ""}
         vault.sessions[caller.session_id] = {**record, "workspaceId": caller.workspace_id, "created": vault.now_ms}
+        return caller.session_id
+    return None
