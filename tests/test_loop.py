@@ -25,6 +25,7 @@ from Tools.loop.stopping import Measured, reasons_to_stop
 from Tools.prompts.cells import right_answer
 from Tools.prompts.prompt_flags import check_prompt_arguments
 from Tools.selfplay_loop import tools_without_right_answer
+from Trainers.common.answer_parts import PARTS
 from Trainers.export import __main__ as export
 from Trainers.rtx3090_kto import train_kto
 
@@ -237,6 +238,11 @@ def test_a_measuring_cut_short_before_the_validator_changed_begins_anew(loop, tm
     monkeypatch.setattr("Evaluator.measure.validator_fingerprint", lambda: "0123456789abcdef")
     assert loop("--rounds", "0")[0] == 0
     assert (folder / "heldout.json").is_file()
+
+
+def test_kto_is_told_which_parts_of_answers_not_to_score(loop):
+    assert loop("--rounds", "1", "--mask", *flags.MASKS)[0] == 0
+    assert tuple(InProcess.trained[0].mask) == flags.MASKS == PARTS
 
 
 def test_the_best_adapter_is_copied_again_once_it_was_trained_anew(tmp_path):

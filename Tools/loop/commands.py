@@ -22,7 +22,7 @@ MERGED_TYPE = "q8_0"
 """How a base that is no GGUF file is served without a server: merged with the adapter, in 8 bits."""
 TRAINING_FLAGS = (
     "--learning-rate", "--num-epochs", "--max-steps", "--batch-size", "--gradient-accumulation-steps", "--beta",
-    "--max-length", "--device", "--quantization",
+    "--max-length", "--device", "--quantization", "--mask",
 )  # fmt: skip
 """Flags that train_kto.py is given where the loop is."""
 _SIZE = re.compile(r"\d+(\.\d+)?[mb]")
@@ -111,7 +111,8 @@ class Commands:
         command += ["--local-file", str(self.path(number, TRAIN)), "--output", str(output), "--seed", str(args.seed)]
         for flag in TRAINING_FLAGS:
             value = getattr(args, flag[2:].replace("-", "_"))
-            command += [flag, str(value)] if value is not None else []
+            values = value if isinstance(value, list) else [value]
+            command += [flag, *map(str, values)] if value is not None else []
         how = ("--save-steps", str(args.save_steps)) if args.save_steps is not None else ()
         makes = output / ADAPTER_WEIGHTS
         return Step(

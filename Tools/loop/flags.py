@@ -18,6 +18,8 @@ from Tools.prompts.prompt_writer import parse_methods
 STARTER_ROWS = ROOT / "Datasets" / "starter_sft.jsonl"
 STARTER_REQUESTS = STARTER_ROWS.with_name("starter_writer_sft.jsonl")
 ADAPTER_FILES = ("adapter_config.json", ADAPTER_WEIGHTS)
+MASKS = ("session-ids", "context-texts", "wrong-ends", "wrong-texts")
+"""Parts of answers that train_kto.py can leave out of its rewards."""
 PACKAGES = ("xllamacpp", "torch", "trl", "peft", "gguf", "jinja2")
 _NEED_NOT_AGREE = ("workdir", "rounds", "concurrency", "server_concurrency", "save_steps", "max_p", "verbose")
 """Flags that may change while a loop goes on."""
@@ -142,6 +144,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--save-steps", type=number(int, 1), metavar="N", help="steps to a checkpoint")
     group.add_argument("--device", choices=("auto", "cuda", "cpu"), help="where to train")
     group.add_argument("--quantization", choices=("nf4", "none"), help="whether to train on 4-bit weights")
+    group.add_argument("--mask", nargs="+", choices=MASKS, metavar="PART", help=f"not scored: {', '.join(MASKS)}")
 
 
 def _methods(text: str) -> str:
