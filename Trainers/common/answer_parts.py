@@ -1,9 +1,9 @@
 """Parts of an answer that its label is hardly ever about, so that KTO can read them and not score them.
 
 KTO's rewards are sums over all tokens of an answer, and unlikely tokens have the largest gradients. Most of a right
-answer's log-probability (54 of 57 nats, self-play of the experiment's round 1, SmolLM2-135M after SFT) are the random characters of
-the session id that it makes up, since self-play has no system prompt that tells one, and what it says about its work
-in the texts of its context; of a plain answer it is its wording.
+answer's log-probability (54 of 57 nats, self-play of the experiment's round 1, SmolLM2-135M after SFT) are the random
+characters of the session id that it makes up, since self-play has no system prompt that tells one, and what it says
+about its work in the texts of its context; of a plain answer it is its wording.
 """
 
 import re
