@@ -60,7 +60,7 @@ def _with_adapters(model: object, adapters: Sequence[Path]) -> "PeftModel":
     for adapter in adapters:
         try:
             if adapted is None:
-                adapted = PeftModel.from_pretrained(model, str(adapter), adapter_name=str(_name(adapter)))
+                adapted = PeftModel.from_pretrained(model, str(adapter), adapter_name=_name(adapter))
             else:
                 adapted.load_adapter(str(adapter), adapter_name=_name(adapter))
         except (RuntimeError, ValueError, OSError) as error:
