@@ -1,5 +1,6 @@
 """How a program ends: messages on stderr, an exit status, one sentence for an error, quiet on a closed pipe."""
 
+import io
 import logging
 import os
 import sys
@@ -21,6 +22,8 @@ def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
         stream=sys.stderr, format="%(message)s", level=logging.DEBUG if verbose else logging.INFO, force=True
     )
     logging.getLogger("urllib3").setLevel(logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # data is UTF-8 everywhere; what it cannot hold becomes `?`
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     try:
         status = work()
         sys.stdout.flush()
@@ -42,6 +45,11 @@ def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
     except OSError as error:
         log.error("error: %s", describe_os_error(error), exc_info=verbose)
         return FAILED
+
+
+def printable(text: str) -> str:
+    """A text that stays on its line of a terminal: line breaks and control characters become blanks."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
 def describe_os_error(error: OSError) -> str:

@@ -150,7 +150,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
             raise UsageError(f"{path} would be written and is an input as well: give another name")
         if path.exists() and not args.overwrite:
             raise UsageError(f"{path} is there already: give another name, or --overwrite to replace it")
-    check_card(args.card, args.license)
+    check_card(args.card, args.license, args.files)
 
 
 def _tell(counts: Counts, catalog: Catalog, limits: Sequence[Limit], args: argparse.Namespace) -> int:

@@ -97,6 +97,8 @@ def mix_files(args: argparse.Namespace) -> int:
     (rows, num_bad), (curated, num_bad_curated) = _read(args.files), _read(args.curated)
     if args.curated_share and not curated:
         raise UsageError("there are no curated rows: give --curated FILE, or --curated-share 0 to do without")
+    if not rows:
+        log.warning("warning: there are no rows in %s", ", ".join(args.files))
     taken, right = mix(rows, curated, args.curated_share, args.seed)
     if len(taken) < len(rows):
         log.warning(

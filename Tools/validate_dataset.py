@@ -15,7 +15,7 @@ if not __package__:  # run as a file: behave like `python -m` from the repositor
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from Evaluator.catalog import load_catalog
-from Evaluator.console import run_main
+from Evaluator.console import printable, run_main
 from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.flag_types import number
 from Evaluator.judging_flags import add_judging_arguments
@@ -61,10 +61,10 @@ class Agreement:
         if self.codes:
             lines += ["", "commonest codes, in rows:"]
             by_count = sorted(self.codes.items(), key=lambda one: (-one[1], one[0]))
-            lines += [f"{count:>8}  {code}" for code, count in by_count[:num_codes]]
+            lines += [f"{count:>8}  {printable(code)}" for code, count in by_count[:num_codes]]
         if self.not_judged:
             lines += ["", "not judged, in rows:"]
-            lines += [f"{count:>8}  {why}" for why, count in sorted(self.not_judged.items())]
+            lines += [f"{count:>8}  {printable(why)}" for why, count in sorted(self.not_judged.items())]
         return "\n".join(lines)
 
     def _agreement(self) -> str:

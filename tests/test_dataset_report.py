@@ -114,6 +114,29 @@ def test_a_prompt_of_an_evaluation_set_is_a_leak(tmp_path, capsys):
     assert overlap["examples"][0]["prompt"] == leak
 
 
+def test_rows_of_several_turns_are_about_the_turn_that_calls(tmp_path, capsys):
+    leak = load_prompt_sets([HELDOUT_PROMPTS]).prompts[3].question
+    last, earlier = {"label": True}, {"label": True}
+    greeting = [{"role": "user", "content": "Hello, are you there?"}, {"role": "assistant", "content": "I am."}]
+    last["conversations"] = [*greeting, {"role": "user", "content": leak}, right_turn()]
+    thanks = [{"role": "user", "content": "Thanks a lot"}, {"role": "assistant", "content": "You are welcome."}]
+    earlier["conversations"] = [{"role": "user", "content": leak}, right_turn(), *thanks]
+    numbers = numbers_of(capsys, write_lines(tmp_path / "rows.jsonl", [last, earlier]))
+    assert numbers["tools"]["called_in_true_rows"] == 1 and numbers["context"]["calls"] == 2
+    assert numbers["evaluation_overlap"]["rows"] == 2
+    assert numbers["duplicates"]["distinct"] == 1, "the request is the one that the call answers"
+    earlier["conversations"] = [*greeting, *[{"role": "user", "content": leak}, greeting[1]], ASK, right_turn()]
+    numbers = numbers_of(capsys, write_lines(tmp_path / "rows.jsonl", [earlier]))
+    assert numbers["evaluation_overlap"]["rows"] == 1, "SFT trains all turns"
+
+
+ASK = {"role": "user", "content": "Open the plan of the beds, would you?"}
+
+
+def right_turn():
+    return render_turn([call("contentManager_readContent", filePath="Plan.md")]).to_dict()
+
+
 def test_a_value_that_many_contexts_share_is_told_with_its_text(tmp_path, capsys):
     rows = []
     for index, row in enumerate(healthy_rows()):
@@ -299,6 +322,15 @@ def test_prompts_that_could_not_be_used_are_counted_where_the_rejects_are_there(
     assert numbers_of(capsys, several)["prompts"]["written"] == 301, "a request counts once, with all its answers"
 
 
+def test_hardly_any_usable_prompts_are_too_few_as_well(healthy, tmp_path, capsys):
+    rows = [json.loads(line) for line in Path(healthy).read_text().splitlines()][:29]
+    for row in rows:
+        row["metadata"]["prompt_model"] = "m"
+    write_lines(tmp_path / "few.rejects.jsonl", [{"reason": "prompt.near_duplicate", "written_by": "m"}] * 1000)
+    numbers = numbers_of(capsys, write_lines(tmp_path / "few.jsonl", rows), "--gate", status=1)
+    assert numbers["prompts"]["tried"] == 1029 and broken_paths(numbers) == {"prompts.usable"}
+
+
 def test_prompts_with_several_answers_fall_into_bands(tmp_path, capsys):
     def rows(name, *labels):
         return [answered(healthy_rows()[0], Message("assistant", "-"), label, prompt_id=name) for label in labels]
@@ -416,6 +448,13 @@ def test_the_card_has_front_matter_and_figures(healthy, tmp_path, capsys):
     assert main([healthy, "--card", str(card), "--overwrite"]) == 0
     assert "license" not in front_matter(card.read_text(encoding="utf-8"))[0]
     assert main([healthy, "--license", "mit"]) == 2
+    again = tmp_path / "elsewhere"
+    again.mkdir()
+    twin = write_lines(again / "healthy.jsonl", healthy_rows())
+    (tmp_path / "hub").mkdir()
+    assert main([healthy, twin, "--card", str(tmp_path / "hub" / "README.md")]) == 2
+    assert "two files would both be healthy.jsonl" in capsys.readouterr().err
+    assert main([healthy, twin, "--card", str(card), "--overwrite"]) == 0
 
 
 def test_no_output_replaces_an_input(healthy, tmp_path, capsys):

@@ -18,8 +18,9 @@ from Evaluator.__main__ import main
 from Evaluator.intervals import mcnemar_p, paired_difference_interval, wilson_interval
 from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Prompt, ToolCall
+from Evaluator.reports.compare import paired_difference
 from Evaluator.reports.page import comparison_page, report_page
-from Evaluator.reports.summary import pass_at_k, pass_hat_k
+from Evaluator.reports.summary import NO_SUCH_TOOL, pass_at_k, pass_hat_k
 from Evaluator.tool_calls import render_turn
 from Evaluator.trials.random_calls import random_call
 from tests.vaults import CATALOG
@@ -322,6 +323,32 @@ def test_an_answer_that_stays_empty_is_wrong_and_the_report_complete(tmp_path, m
     assert report["summary"]["errors"]["parse.empty"] == 4
 
 
+def test_half_a_character_in_an_answer_does_not_cost_the_report(tmp_path):
+    prompts = load_prompt_sets([TOOL_PROMPTS]).prompts
+    prompt = next(one for one in prompts if one.expected_call.name == "contentManager_createContent")
+    call = prompt.expected_call
+    arguments = json.dumps({**call.arguments, "content": "@"}).replace('"@"', r'"\ud83d and more"')
+    model = scripted(tmp_path / "m.jsonl", {prompt.question: f"tool_call: {call.name}\narguments: {arguments}"})
+    flags = ["--prompt-set", str(TOOL_PROMPTS), "--html", str(tmp_path / "r.html"), "--markdown"]
+    status, report = evaluate(tmp_path, model, *flags)
+    assert status == 0 and report["is_complete"]
+    changed = next(one for one in report["prompts"] if one["id"] == prompt.id)["samples"][0]["changes"]
+    assert "? and more" in json.dumps(changed)
+
+
+def test_the_table_of_tools_goes_by_the_first_call(tmp_path, capsys):
+    prompt = load_prompt_sets([TOOL_PROMPTS]).prompts[0]
+    right = prompt.expected_call
+    invented = ToolCall("vaultManager_x|y`\n", right.arguments)
+    answers = {"first": [right, invented], "last": [invented, right]}
+    for name, calls in answers.items():
+        model = scripted(tmp_path / f"model-{name}.jsonl", {prompt.question: render_turn(calls, "qwen").content})
+        _, report = evaluate(tmp_path, model, "--prompt-set", str(TOOL_PROMPTS), "--markdown", name=name)
+        first = right.name if name == "first" else NO_SUCH_TOOL
+        assert report["summary"]["confusion"][right.name] == {first: 1}
+    assert r"| `tool.unknown:vaultManager_x\|y' ` | 1 |" in capsys.readouterr().out
+
+
 # -- comparing ----------------------------------------------------------------------------------------------------
 
 
@@ -349,7 +376,7 @@ def test_compare_gives_what_a_hand_calculation_gives(two_reports, capsys):
     """
     assert main(["compare", *map(str, two_reports), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["pairs"] == {"both": 20, "only_first": 9, "only_second": 13, "neither": 5}
+    assert found["pairs"] == {"both": 20, "only_first": 9, "only_second": 13, "neither": 5, "same": 0}
     assert found["difference"] == pytest.approx(4 / 47, abs=1e-4)
     assert (found["low"], found["high"]) == pytest.approx((-0.1073, 0.2692), abs=1e-4)
     assert found["p"] == pytest.approx(2 * 1097790 / 2**22, abs=1e-6)
@@ -376,6 +403,35 @@ def test_several_samples_are_compared_by_their_shares(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["difference"] == pytest.approx(-0.5) and len(found["lost"]) == 20
     assert found["p"] == pytest.approx(2 / 2**20)
+
+
+def test_a_page_counts_prompts_with_several_samples_where_the_numbers_do(tmp_path, two_reports, capsys):
+    paths = []
+    for path, shares in zip(two_reports, ([2, 0, 4, 2, 3], [2, 0, 4, 3, 2]), strict=True):
+        report = json.loads(path.read_text())
+        del report["prompts"][len(shares) :]
+        for outcome, passed in zip(report["prompts"], shares, strict=True):
+            outcome["samples"] = [{**outcome["samples"][0], "label": number >= 4 - passed} for number in range(4)]
+        paths.append(tmp_path / f"several-{path.name}")
+        paths[-1].write_text(json.dumps({**report, "num_samples_per_prompt": 4}))
+    assert main(["compare", *map(str, paths), "--html", str(tmp_path / "c.html")]) == 0
+    assert "1 passed by both, 1 by the first only, 1 by the second only, 1 by neither, 1 by the same" in (
+        capsys.readouterr().out
+    )
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    flips = re.findall(r'data-outcome="([^"]*)"', page)
+    assert flips == ["gained", "lost", "same share", "neither", "both"]
+    assert "<option>same share</option>" in page and "3 of 4 samples pass, the first is shown" in page
+
+
+def test_differences_that_are_all_the_same_have_an_interval_all_the_same():
+    """Ten prompts from 1 of 4 to 2 of 4: q = 1 - 0.025^(1/10) = 0.3085 of others may do anything."""
+    found = paired_difference({str(n): 0.25 for n in range(10)}, {str(n): 0.5 for n in range(10)})
+    q = 1 - 0.025 ** (1 / 10)
+    assert q == pytest.approx(0.3085, abs=1e-4)
+    assert (found["low"], found["high"]) == pytest.approx((0.25 - q * 1.25, 0.25 + q * 0.75))
+    one = paired_difference({"x": 0.5}, {"x": 0.5})
+    assert (one["low"], one["high"]) == pytest.approx((-0.975, 0.975))
 
 
 def test_reports_that_differ_in_what_they_measure_are_refused(two_reports, tmp_path, capsys):

@@ -14,6 +14,7 @@ import pytest
 
 from Evaluator import __main__ as evaluator
 from Evaluator.backends.default_weights import STARTER_WRITER
+from Evaluator.catalog import load_catalog
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import ReportedError, UsageError
 from Evaluator.intervals import paired_difference_interval
@@ -321,9 +322,15 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, capsys):
     assert not (tmp_path / "work").exists()
 
 
-def test_rows_that_are_not_there_are_a_sentence(tmp_path, capsys):
-    assert experiments.main(["run", "--workdir", str(tmp_path), "--sft-data", str(tmp_path / "none.jsonl")]) == 2
-    assert "there is no" in capsys.readouterr().err
+def test_files_that_are_not_there_are_a_sentence(tmp_path, capsys):
+    for flags in (
+        ["--sft-data", str(tmp_path / "none.jsonl")],
+        ["--sft-adapter", str(tmp_path)],
+        ["--model", str(tmp_path / "none.gguf")],
+    ):
+        assert experiments.main(["run", "--workdir", str(tmp_path / "work"), *flags]) == 2
+        assert f"there is no {flags[1]}" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 # -- the protocol -------------------------------------------------------------------------------------------------
@@ -363,6 +370,9 @@ def test_the_longest_right_answer_has_room():
 # -- the table ----------------------------------------------------------------------------------------------------
 
 
+TOOLS = list(load_catalog().tools)[:4]
+
+
 def outcomes_for(arm, seed, passed, total=20, failed="relevance", set_name="heldout"):
     """Outcomes of an arm that is right on the prompts with the numbers in `passed`."""
     return [
@@ -371,12 +381,12 @@ def outcomes_for(arm, seed, passed, total=20, failed="relevance", set_name="held
             "seed": seed,
             "set": set_name,
             "prompt": f"{set_name}-{number}",
-            "tool": f"tool_{number % 4}" if set_name == "heldout" else None,
+            "tool": TOOLS[number % 4] if set_name == "heldout" else None,
             "behavior": None if set_name == "heldout" else ("ask", "refuse", "confirm", "call")[number % 4],
             "strict": number in passed,
             "failed": None if number in passed else failed,
             "codes": [] if number in passed else [f"{failed}.x"],
-            "called": f"tool_{number % 4}",
+            "called": TOOLS[number % 4],
             "did": None,
             "validator": "v1",
         }
@@ -434,10 +444,11 @@ def test_well_formed_is_what_failed_no_check_of_fields():
 def test_effective_tools_is_the_number_of_equally_common_ones():
     asked = {one["prompt"]: one for one in outcomes_for("A1", 0, A1)}
     assert effective_tools(asked) == pytest.approx(4.0)
-    invented = {one["prompt"]: one for one in outcomes_for("A1", 0, A1, failed="tool")}
-    assert effective_tools(invented) == pytest.approx(4.0), "those that are right call four tools"
-    invented["heldout-3"]["failed"] = "tool"
-    assert effective_tools(invented) == pytest.approx(3.0)
+    several = {one["prompt"]: one for one in outcomes_for("A1", 0, set(), failed="tool")}
+    assert effective_tools(several) == pytest.approx(4.0), "a tool that a later call makes up is no first call"
+    for one in several.values():
+        one["called"] = one["called"].replace(TOOLS[3], "x")
+    assert effective_tools(several) == pytest.approx(3.0)
     assert effective_tools({"p": {"called": None}}) == 0.0
 
 
@@ -483,6 +494,7 @@ def test_follow_ups_are_compared_with_what_they_change(tmp_path, capsys):
     [
         ([*outcomes_for("A1", 0, A1), *outcomes_for("A1", 0, A1)], "more than once"),
         ([*outcomes_for("A1", 0, A1), *outcomes_for("A4", 0, A4, total=19)], "was not asked the same"),
+        ([*outcomes_for("A1", 0, A1), *outcomes_for("X1", 0, A1)], "there is no arm X1 here"),
         ([{"arm": "A1"}], "a line that is no outcome"),
         ([], "holds no outcomes"),
     ],

@@ -76,3 +76,9 @@ def test_too_few_curated_rows_are_told(tmp_path, capsys):
 def test_what_is_wrong_is_told(tmp_path, capsys, flags, status, said):
     assert main([write_lines(tmp_path / "bad.jsonl", [row("One."), "{"]), *flags]) == status
     assert said in capsys.readouterr().err
+
+
+def test_no_rows_are_a_warning(tmp_path, capsys):
+    assert main([write_lines(tmp_path / "empty.jsonl", []), "--curated-share", "0"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and "warning: there are no rows in" in captured.err

@@ -63,6 +63,9 @@ def test_rows_of_evaluation_prompts_are_left_out_unless_allowed(tmp_path):
     assert [c.messages[0].content for c in data.conversations] == ["My own request"]
     assert data.left_out == {"answers an evaluation prompt": 2}
     assert len(read_training_data([file], allow_eval_prompts=True).conversations) == 3
+    earlier = row(prompt["question"])["conversations"] + row("And then?")["conversations"]
+    data = read_training_data([write_rows(tmp_path / "b.jsonl", [{"conversations": earlier}])])
+    assert not data.conversations, "SFT trains all turns"
 
 
 def test_validation_takes_whole_prompts(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -207,3 +208,18 @@ def test_it_reads_stdin_and_ends_quietly_when_the_reader_goes(tmp_path, capsys, 
     process.stdout.close()
     assert process.wait(30) == 141
     assert process.stderr.read() == b""
+
+
+def test_a_name_that_a_model_made_up_stays_on_its_line_of_the_report(tmp_path):
+    """Half an emoji, which UTF-8 cannot hold, included; and stdout is UTF-8 where the system's encoding is another."""
+    odd = call("vaultManager_moveNote", path="Inbox/Plan.md", newPath="Garden/Plan.md", **{"a\nb\x1b[31m\ud83d漢": 1})
+    path = written(tmp_path / "odd.jsonl", row(ASK, Message("assistant", as_escaped(odd)), label=True))
+    command = [sys.executable, str(ROOT / "Tools" / "validate_dataset.py"), path]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    result = subprocess.run(command, capture_output=True, env=environment)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert "       1  parameters.unknown_field:a b [31m 漢" in result.stdout.decode("utf-8").splitlines()
+
+
+def as_escaped(wrong) -> str:
+    return f"tool_call: {wrong.name}\narguments: {json.dumps(dict(wrong.arguments))}"

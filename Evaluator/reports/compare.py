@@ -1,7 +1,7 @@
 """Two reports on the same prompts: did it get better, and is the difference more than chance?"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import stdev
 from typing import Any
 
@@ -57,7 +57,9 @@ def _shares(report: Mapping[str, Any]) -> dict[str, float]:
 def paired_difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
     """The mean difference of two shares of each prompt, with its 95 % interval and the pairs of prompts behind it.
 
-    Newcombe's interval where all shares are 0 or 1, else the normal one of the mean of the differences.
+    Newcombe's interval where all shares are 0 or 1, else the normal one of the mean of the differences. Where these
+    are all the same, which does not mean that any other prompt's is, the share q of others that n prompts can have
+    missed, (1 - q)^n = 0.025 (Clopper-Pearson), is counted as if it were at the ends, -1 and 1.
     """
     gained = [key for key in before if after[key] > before[key]]
     lost = [key for key in before if before[key] > after[key]]
@@ -68,10 +70,20 @@ def paired_difference(before: Mapping[str, float], after: Mapping[str, float]) -
     if {*before.values(), *after.values()} <= {0, 1}:
         low, high = paired_difference_interval(both, len(lost), len(gained), neither)
     else:
-        half = Z95 * stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 1.0
-        low, high = max(-1.0, mean - half), min(1.0, mean + half)
-    pairs = {"both": both, "only_first": len(lost), "only_second": len(gained), "neither": neither}
+        low, high = _mean_interval(differences)
+    same = len(before) - both - neither - len(lost) - len(gained)
+    pairs = {"both": both, "only_first": len(lost), "only_second": len(gained), "neither": neither, "same": same}
     return {"pairs": pairs, "difference": mean, "low": low, "high": high, "gained": gained, "lost": lost}
+
+
+def _mean_interval(differences: Sequence[float]) -> tuple[float, float]:
+    mean, n = sum(differences) / len(differences), len(differences)
+    deviation = stdev(differences) if n > 1 else 0.0
+    if deviation > 1e-9:  # thirds are not exact
+        half = Z95 * deviation / math.sqrt(n)
+        return max(-1.0, mean - half), min(1.0, mean + half)
+    missed = 1 - 0.025 ** (1 / n)
+    return mean - missed * (mean + 1), mean + missed * (1 - mean)
 
 
 def _about(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,10 +37,19 @@ def report_page(report: Mapping[str, Any]) -> str:
 
 def comparison_page(found: Mapping[str, Any], first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """Both reports side by side, prompt by prompt; those that flipped come first."""
-    after = {outcome["id"]: outcome for outcome in second["prompts"]}
-    pairs = [(_shown(outcome), _shown(after[outcome["id"]])) for outcome in first["prompts"]]
-    pairs.sort(key=lambda pair: pair[0]["passed"] == pair[1]["passed"])
+    after = {outcome["id"]: _shown(outcome) for outcome in second["prompts"]}
+    both = [(_shown(outcome), after[outcome["id"]]) for outcome in first["prompts"]]
+    pairs = [(_flip(*pair, found), *pair) for pair in both]
+    pairs.sort(key=lambda pair: pair[0] not in ("gained", "lost"))
     return environment().get_template("comparison.html.j2").render(found=found, pairs=pairs)
+
+
+def _flip(before: Mapping[str, Any], after: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Where a prompt is counted in a comparison: by the shares of its samples that passed."""
+    for name in ("gained", "lost"):
+        if before["id"] in found[name]:
+            return name
+    return {0: "neither", len(after["samples"]): "both"}.get(after["num_passed"], "same share")
 
 
 def _shown(outcome: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def make_report(
         "prompt_set": prompt_set.sha256,
         "catalog": {"name": catalog.label, "sha256": catalog.sha256},
         "validator": {"version": __version__, "fingerprint": validator_fingerprint()},
-        "summary": summarize(outcomes),
+        "summary": summarize(outcomes, catalog.tools),
         "cost": cost(metadata),
         "prompts": outcomes,
     }
@@ -106,7 +106,10 @@ def _changes(answer: Mapping[str, Any], prompt: Prompt, catalog: Catalog) -> dic
     if prompt.vault is None or not turn.calls or turn.findings or not can_run(turn.calls, catalog):
         return None
     changes = to_dict(execute(turn.calls, prompt.vault, catalog).changes)
-    return changes if len(json.dumps(changes)) <= 2 * LONGEST_TEXT else {"much": f"{len(changes)} tables changed"}
+    written = json.dumps(changes, ensure_ascii=False)
+    if len(written) > 2 * LONGEST_TEXT:
+        return {"much": f"{len(changes)} tables changed"}
+    return json.loads(written.encode("utf-8", "replace"))  # half a character of an escape cannot be written
 
 
 def rows_of_run(files: OutputFiles, settings: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -15,8 +15,9 @@ Outcome = Mapping[str, Any]
 """One prompt of a report with its samples (see report.outcome_of)."""
 
 
-def summarize(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """All numbers over the outcomes. Rates are shares of 1; with several samples a prompt counts by its share."""
+def summarize(outcomes: Sequence[Outcome], tools: Collection[str]) -> dict[str, Any]:
+    """All numbers over the outcomes; `tools` are the catalog's. Rates are shares of 1; with several samples a prompt
+    counts by its share."""
     samples = [sample for outcome in outcomes for sample in outcome["samples"]]
     return {
         "num_prompts": len(outcomes),
@@ -27,7 +28,7 @@ def summarize(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "funnel": funnel(samples),
         "tools": _by(outcomes, _target),
         "managers": _by(outcomes, lambda outcome: outcome["manager"] or _target(outcome)),
-        "confusion": tool_confusion(outcomes),
+        "confusion": tool_confusion(outcomes, tools),
         "behaviors": behavior_confusion(outcomes),
         "errors": dict(Counter(code for sample in samples for code in sample["errors"]).most_common()),
     }
@@ -97,20 +98,19 @@ def _by(outcomes: Sequence[Outcome], key: Any) -> dict[str, dict[str, float]]:
     return {name: rate(group) for name, group in groups.items()}
 
 
-def tool_confusion(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
-    """Asked tool -> called tool -> samples; the first call counts."""
+def tool_confusion(outcomes: Sequence[Outcome], tools: Collection[str]) -> dict[str, dict[str, int]]:
+    """Asked tool -> called tool -> samples; the first call counts, one of none of the catalog's `tools` as such."""
     table: dict[str, Counter[str]] = {}
     for outcome in _with_tool(outcomes):
         row = table.setdefault(_target(outcome), Counter())
-        row.update(_called(sample) for sample in outcome["samples"])
+        row.update(_called(sample, tools) for sample in outcome["samples"])
     return {name: dict(row.most_common()) for name, row in table.items()}
 
 
-def _called(sample: Mapping[str, Any]) -> str:
-    if sample["checks"]["tool"] is False:
-        return NO_SUCH_TOOL
+def _called(sample: Mapping[str, Any], tools: Collection[str]) -> str:
     if sample["called_tools"]:
-        return str(sample["called_tools"][0])
+        first = str(sample["called_tools"][0])
+        return first if first in tools else NO_SUCH_TOOL
     return NO_CALL if sample["checks"]["parse"] or sample["errors"] == ["parse.no_tool_call"] else UNREADABLE
 
 
@@ -129,11 +129,11 @@ def behavior_confusion(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]
 def cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Tokens and seconds of the answers, from the metadata of their rows."""
     latencies = sorted(row["latency_s"] for row in rows)
-    tokens = [row["completion_tokens"] or 0 for row in rows]
+    tokens = [row["completion_tokens"] for row in rows if row["completion_tokens"] is not None]
     return {
         "prompt_tokens": sum(row["prompt_tokens"] or 0 for row in rows),
         "completion_tokens": sum(tokens),
-        "median_completion_tokens": median(tokens) if tokens else 0,
+        "median_completion_tokens": median(tokens) if tokens else None,
         "median_latency_s": round(median(latencies), 3) if latencies else 0.0,
         "p95_latency_s": latencies[min(len(latencies) - 1, int(0.95 * len(latencies)))] if latencies else 0.0,
     }

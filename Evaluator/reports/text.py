@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from Evaluator.console import printable
+
 LONGEST_LIST = 20
 
 
@@ -35,9 +37,16 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     if summary["errors"]:
         yield from ("", "| error | samples |", "|---|---|")
         for code, count in list(summary["errors"].items())[:10]:
-            yield f"| `{code}` | {count} |"
+            yield f"| `{_cell(code)}` | {count} |"
     cost = report["cost"]
-    yield f"\nMedian answer: {cost['median_completion_tokens']:g} tokens, {cost['median_latency_s']:g} s."
+    tokens = cost["median_completion_tokens"]
+    counted = "tokens not told by the endpoint" if tokens is None else f"{tokens:g} tokens"
+    yield f"\nMedian answer: {counted}, {cost['median_latency_s']:g} s."
+
+
+def _cell(code: str) -> str:
+    """A code, which may have a name in it that a model made up, as it can stand in a cell of a table."""
+    return printable(code).replace("`", "'").replace("|", r"\|")
 
 
 def comparison_as_markdown(found: Mapping[str, Any]) -> str:
@@ -56,7 +65,8 @@ def _comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
         f"Difference: **{100 * found['difference']:+.1f} points** (95 % interval {100 * found['low']:+.1f} to "
         f"{100 * found['high']:+.1f}), {test_name(found)} p = {found['p']:.4g}, {found['num_prompts']} prompts: "
         f"{pairs['both']} passed by both, {pairs['only_first']} by the first only, "
-        f"{pairs['only_second']} by the second only, {pairs['neither']} by neither."
+        f"{pairs['only_second']} by the second only, {pairs['neither']} by neither"
+        + (f", {pairs['same']} by the same share of samples of both." if found["num_samples_per_prompt"] > 1 else ".")
     )
     changed = {name: one for name, one in found["tools"].items() if one["first"] != one["second"]}
     if changed:

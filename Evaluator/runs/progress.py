@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from Evaluator.console import printable
 from Evaluator.runs.sinks import Tally
 
 if TYPE_CHECKING:
@@ -82,4 +83,4 @@ class Progress:
 
 
 def _top(counts: Counter[str]) -> str:
-    return ", ".join(f"{code} {count}" for code, count in counts.most_common(5))
+    return ", ".join(f"{printable(code)} {count}" for code, count in counts.most_common(5))

@@ -5,7 +5,7 @@ The form is that of huggingface.co/docs/hub/datasets-cards. JSON is YAML, so str
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,17 @@ _SIZES = (
 TAGS = ("tool-calling", "function-calling", "synthetic", "kto", "sft")
 
 
-def check_card(card: Path | None, license_id: str | None) -> None:
-    """Raise UsageError where the licence is no identifier, or there is no card to name it."""
+def check_card(card: Path | None, license_id: str | None, files: Sequence[str]) -> None:
+    """Raise UsageError where the licence is no identifier, or there is no card to name it, or two of the files are one
+    on the hub."""
     if license_id and not card:
         raise UsageError("--license is for the card: give --card too")
     if license_id and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license_id):
         raise UsageError(f"--license {license_id!r} is no identifier of a licence such as cc-by-4.0, mit or other")
+    paths = _data_paths(card, {Path(name).resolve() for name in files}) if card else []
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice:
+        raise UsageError(f"two files would both be {twice} beside the card: rename one, or put the card above both")
 
 
 def make_card(
@@ -52,10 +57,14 @@ def _front_matter(
     yield from ("language:", '- "en"', "task_categories:", '- "text-generation"')
     yield from ("size_categories:", f"- {json.dumps(size_category(numbers['rows']))}")
     yield from ("tags:", *(f"- {json.dumps(tag)}" for tag in TAGS))
-    paths = [_path_beside(card, Path(name)) for name in files if name.endswith((".jsonl", ".json"))]
+    paths = _data_paths(card, map(Path, files))
     if paths:
         yield from ("configs:", '- config_name: "default"', "  data_files:", '  - split: "train"', "    path:")
         yield from (f"    - {json.dumps(path)}" for path in dict.fromkeys(paths))
+
+
+def _data_paths(card: Path, files: Iterable[Path]) -> list[str]:
+    return [_path_beside(card, file) for file in files if file.suffix in (".jsonl", ".json")]
 
 
 def _path_beside(card: Path, file: Path) -> str:

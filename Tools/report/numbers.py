@@ -244,6 +244,7 @@ def _prompts(counts: Counts, group: Group) -> dict[str, Any]:
         "mean_rate": share(fsum(rates), len(rates)),
         "written": written,
         "rejected": rejected,
+        "tried": written + rejected,
         "usable": share(written, written + rejected),
         "reject_reasons": dict(commonest(group["prompt_rejects"])),
     }

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from Evaluator.behavior import BEHAVIOR_CELL, BEHAVIORS, WRITING_CELL
 from Evaluator.catalog import CONTEXT, Catalog
+from Evaluator.console import printable
 from Evaluator.decontamination import EvaluationPrompts, Overlap, Request
 from Evaluator.records import CHECKS, Message, ToolCall, to_json_line
 from Evaluator.rows import Row
@@ -57,10 +58,9 @@ class RowCounter:
     def count(self, row: Row, counts: Counts) -> None:
         add, metadata = counts.tally, row.metadata
         label = LABELS[row.label]
-        answer_at = next(at for at, message in enumerate(row.messages) if message.role == "assistant")
+        answer_at, turn = _answer_of(row.messages)
         asked = [message.content or "" for message in row.messages[:answer_at] if message.role == "user"]
         request, answer = _writable(asked[-1]) if asked else "", row.messages[answer_at]
-        turn = parse_turn(answer)
         call = turn.calls[0] if turn.calls and not turn.findings else None
         add["rows",] += 1
         if _text(metadata.get("prompt_model")):
@@ -74,6 +74,7 @@ class RowCounter:
         context = self._count_context(call, counts)
         if request.strip() and not _text(metadata.get("cell")).startswith(WRITING_CELL):
             self._count_request(request, answer, turn, metadata, counts)
+            self._count_overlap([request, *(_writable(text) for text in asked[:-1])], counts)
         prompt = _text(metadata.get("prompt_id")) or folded(request)
         if prompt and row.label is not None:
             counts.hashes["prompts"].append(hash_of(prompt) & ~1 | row.label)
@@ -139,13 +140,25 @@ class RowCounter:
         counts.hashes["requests"].append(asked.key)
         counts.hashes["skeletons"].append(asked.skeleton)
         counts.signatures.setdefault(asked.key, asked.signed)
-        if asked.overlap:
-            add["overlap", asked.overlap.sign] += 1
-            found = {"request": text, "prompt": asked.overlap.prompt, "sign": asked.overlap.sign}
-            counts.overlaps.add(hash_of(text), found)
         copied = any(code.startswith("grounding.copied_request") for code in _codes(metadata))
         if copied or _repeats(answer, turn, asked.words):
             add["copied",] += 1
+
+    def _count_overlap(self, texts: Sequence[str], counts: Counts) -> None:
+        """Count a row of which one of the user's turns is like an evaluation prompt: SFT trains all turns."""
+        for text in texts:
+            if overlap := self._asked(text).overlap:
+                counts.tally["overlap", overlap.sign] += 1
+                counts.overlaps.add(hash_of(text), {"request": text, "prompt": overlap.prompt, "sign": overlap.sign})
+                return
+
+
+def _answer_of(messages: Sequence[Message]) -> tuple[int, ParsedTurn]:
+    """The position of the turn that a row is about, and what it says: its last call, or where there is none its last
+    answer, as rows are judged."""
+    turns = {at: parse_turn(message) for at, message in enumerate(messages) if message.role == "assistant"}
+    at = next((at for at in reversed(turns) if turns[at].calls), max(turns))
+    return at, turns[at]
 
 
 def _count_checks(metadata: Mapping[str, Any], counts: Counts) -> None:
@@ -214,8 +227,7 @@ def _text(value: Any) -> str:
     """A metadata value as a name to count under; empty where there is none, or it is no plain value."""
     if isinstance(value, bool):
         return str(value).lower()
-    name = str(value)[:_LONGEST_NAME] if isinstance(value, str | int) else ""
-    return name if name.isprintable() else "".join(one if one.isprintable() else " " for one in name)
+    return printable(str(value)[:_LONGEST_NAME]) if isinstance(value, str | int) else ""
 
 
 def _writable(text: str) -> str:

@@ -54,7 +54,7 @@ class TrainingData:
 def read_training_data(files: Sequence[str], *, allow_eval_prompts: bool = False) -> TrainingData:
     """Read JSONL files; `-` is stdin. A line that is no row is reported with its number and counted.
 
-    Rows that answer a prompt of a bundled evaluation set are left out unless `allow_eval_prompts`: a model trained
+    Rows with a prompt of a bundled evaluation set are left out unless `allow_eval_prompts`: a model trained
     on them is measured on what it has seen. Raises UsageError for a file that cannot be read.
     """
     ids, questions = ((), ()) if allow_eval_prompts else evaluation_prompts()
@@ -113,7 +113,7 @@ def _add(data: TrainingData, row: Row | BadLine, ids: Sequence[str], questions: 
     roles = [message.role for message in row.messages]
     messages = row.messages[: len(roles) - roles[::-1].index("assistant")]
     users = [message.content for message in messages if message.role == "user"]
-    if row.metadata.get("prompt_id") in ids or (users and users[-1] in questions):
+    if row.metadata.get("prompt_id") in ids or any(asked in questions for asked in users):
         data.left_out["answers an evaluation prompt"] += 1
     elif "user" not in roles[: len(messages) - 1]:
         data.left_out["no user turn before the answer"] += 1

@@ -206,12 +206,19 @@ def add_logprobs_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from Trainers.experiments.plan import Inputs, plan_of, steps_of
+    from Trainers.experiments.plan import ADAPTER, Inputs, plan_of, steps_of
     from Trainers.experiments.run import run_arms
 
     workdir = args.workdir.resolve()
-    played = [args.played] if args.played else []
-    for path in (args.sft_data, args.heldout_prompts, args.behavior_prompts, *args.sft_adapter, *played):
+    needed = [
+        args.sft_data,
+        args.heldout_prompts,
+        args.behavior_prompts,
+        *(path / ADAPTER for path in args.sft_adapter),
+    ]
+    needed += [args.played] if args.played else []
+    needed += [Path(args.model)] if args.model != EMBEDDED else []
+    for path in needed:
         if not path.exists():
             raise UsageError(f"there is no {path}")
     scale = SCALES[args.scale]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from Evaluator.catalog import load_catalog
 from Evaluator.errors import UsageError
 from Evaluator.intervals import holm, sign_flip_p, wilson_interval
 from Evaluator.records import CHECKS
@@ -47,13 +48,17 @@ MEASURES: Mapping[str, Score] = {"strict": is_strict, "well_formed": is_well_for
 
 
 class Outcomes:
-    """Outcomes by set, arm and seed. Raises UsageError where an arm was not asked what the others were."""
+    """Outcomes by set, arm and seed. Raises UsageError for an arm that is not known, or that was not asked what the
+    others were."""
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
         self._by: dict[tuple[str, str], dict[int, dict[str, Outcome]]] = {}
         for one in outcomes:
             arm = self._by.setdefault((one["set"], one["arm"]), {})
             arm.setdefault(one["seed"], {})[one["prompt"]] = one
+        unknown = sorted({arm for _, arm in self._by} - ARMS.keys())
+        if unknown:
+            raise UsageError(f"there is no arm {unknown[0]} here: {', '.join(ARMS)}")
         prompts: dict[str, frozenset[str]] = {}
         for (set_name, arm_name), seeds in self._by.items():
             for seed, asked in seeds.items():
@@ -222,9 +227,10 @@ def _of_kinds(kinds: Sequence[str], seeds: Asked) -> Asked:
 def effective_tools(asked: Mapping[str, Outcome]) -> float:
     """How many equally common tools the first calls are as varied as: exp of their entropy. 0 without a call.
 
-    Answers that call a tool that does not exist are left out: invented names would count as variety.
+    Calls of a tool that does not exist are left out: invented names would count as variety.
     """
-    counts = Counter(one["called"] for one in asked.values() if one["called"] and one["failed"] != "tool")
+    tools = load_catalog().tools
+    counts = Counter(one["called"] for one in asked.values() if one["called"] in tools)
     total = counts.total()
     return math.exp(-sum(n / total * math.log(n / total) for n in counts.values())) if total else 0.0
 
