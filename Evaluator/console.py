@@ -26,7 +26,8 @@ def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     try:
         status = work()
-        sys.stdout.flush()
+        if sys.stdout:  # None where it was closed
+            sys.stdout.flush()
         return status
     except BrokenPipeError:
         _discard_stdout()

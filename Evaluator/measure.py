@@ -175,18 +175,25 @@ def measure(args: argparse.Namespace) -> int:
     rows_path = args.output.with_suffix(".jsonl")
     run_args = argparse.Namespace(**{**vars(args), "output": str(rows_path), "include_results": False})
     status, failure = OK, None
+    files = OutputFiles(rows_path)
+    written_before = _written_at(files.run)
     try:
         status = run_plan(plan, run_args, catalog)
     except UsageError:  # nothing was asked, and what lies there may be another's
         raise
     except ReportedError as error:
         failure = error
-    rows = rows_of_run(OutputFiles(rows_path), settings_of(plan, run_args, catalog))
+    is_replaced = not args.overwrite or _written_at(files.run) != written_before
+    rows = rows_of_run(files, settings_of(plan, run_args, catalog)) if is_replaced else []
     report = _write_report(args, rows, prompt_set, catalog)
     shown = _show(report, args) if rows else OK
     if failure:
         raise failure
     return status or shown
+
+
+def _written_at(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _write_report(

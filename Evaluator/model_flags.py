@@ -77,7 +77,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(float, 0.1),
         default=120.0,
         metavar="S",
-        help="longest wait for an answer, which is not streamed, in seconds (default: %(default)g)",
+        help="longest silence while an answer is waited for, in seconds; it is not streamed (default: %(default)g)",
     )
     group.add_argument(
         "--max-retries",
@@ -167,7 +167,7 @@ def teacher_from(
     args: argparse.Namespace, model: str, base_urls: Sequence[str] = (), api_key_env: str | None = None
 ) -> ModelClient:
     """The client for a model that writes prompts: claude-... through the anthropic SDK, unless it has a base URL."""
-    if not model.startswith(CLAUDE_PREFIX) or base_urls:
+    if not is_claude(model) or base_urls:
         return client_from(args, model, base_urls, api_key_env)
     from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
 
@@ -176,7 +176,7 @@ def teacher_from(
 
 def batches_from(args: argparse.Namespace, model: str) -> "AnthropicBatches":
     """Message Batches for a claude-... at Anthropic. Raises UsageError for another model."""
-    if not model.startswith(CLAUDE_PREFIX):
+    if not is_claude(model):
         raise UsageError(f"batches are for {CLAUDE_PREFIX}... at Anthropic, and {model} is none")
     from Evaluator.backends.anthropic_batches import AnthropicBatches
 
@@ -204,6 +204,10 @@ def _patience(args: argparse.Namespace) -> Patience:
 
 def is_embedded(model: str) -> bool:
     return model == EMBEDDED or model.lower().endswith(".gguf")
+
+
+def is_claude(model: str) -> bool:
+    return model.startswith(CLAUDE_PREFIX)
 
 
 def is_scripted(model: str) -> bool:

@@ -20,7 +20,7 @@ from Evaluator.console import run_main
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import UsageError
 from Evaluator.judging_flags import add_judging_arguments
-from Evaluator.model_flags import adapter_name, add_model_arguments, resolve_model_arguments
+from Evaluator.model_flags import adapter_name, add_model_arguments, is_claude, resolve_model_arguments
 from Evaluator.prompt_sets import PromptSet, load_prompt_sets
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.runs.attempts import PromptSource
@@ -162,7 +162,8 @@ def make_prompt_writer(
         catalog=catalog if args.tools_in_prompt else None,
         earlier=earlier,
     )
-    if args.prompt_generator_batch or (kept and kept.open_batches()):  # of a run before that was broken off
+    collects = kept and kept.open_batches() and is_claude(args.prompt_generator_model)  # of a run that was broken off
+    if args.prompt_generator_batch or collects:
         write_in_batches(
             writer.orders(range(-(-args.num_examples // args.num_samples_per_prompt)))
             if args.prompt_generator_batch

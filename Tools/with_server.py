@@ -80,7 +80,7 @@ def run_with_server(args: argparse.Namespace) -> int:
     with Signals() as signals:
         signals.interrupt = False
         with place_taken(args.base_url):
-            if reply(args.base_url):
+            if reply(f"{args.base_url}/models"):
                 raise ReportedError(f"a server answers at {args.base_url} already: stop it, or choose another port")
             with started(args.server, args.server_log) as server:
                 wait_for_answer(server, args.base_url, args.wait_s, signals)
@@ -103,19 +103,22 @@ def place_taken(url: str) -> Iterator[None]:
 
 
 def answers(url: str) -> bool:
-    """Whether a server is ready there; one that wants an API key says so, one that is still loading says 503."""
-    status = reply(url)
-    return status is not None and status < 500
+    """Whether a server is ready there; one that wants an API key says so, one that is still loading says 503.
+
+    llama.cpp's tells its models while it loads them, and its health beside /v1, where others are well or have nothing.
+    """
+    status = reply(f"{url}/models")
+    return status is not None and status < 500 and reply(f"{url.removesuffix('/v1')}/health") != 503
 
 
-def reply(url: str) -> int | None:
-    """The status with which a server there tells its models; None where nothing answers."""
+def reply(address: str) -> int | None:
+    """The status with which a server answers there; None where nothing does."""
     import requests
 
     with requests.Session() as session:
         session.trust_env = False  # no proxy stands between this machine and itself
         try:
-            return session.get(f"{url}/models", timeout=5).status_code
+            return session.get(address, timeout=5).status_code
         except requests.RequestException:
             return None
 

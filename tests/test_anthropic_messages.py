@@ -1,7 +1,11 @@
 """The real anthropic SDK against a local server that speaks its protocol."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 
+from Evaluator.backends.anthropic_batches import AnthropicBatches, BatchInDoubt, BatchRequest
 from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
 from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.model_client import ConfigurationRefused, EndpointLost, SampleFailed, SamplingOptions
@@ -115,3 +119,31 @@ def test_a_schema_is_sent_as_far_as_the_service_enforces_it(teacher):
 def test_a_refusal_shows_as_the_finish_reason(teacher):
     client, _ = teacher({"content": [], "stop_reason": "refusal"})
     assert client.complete(ASK, OPTIONS).finish_reason == "refusal"
+
+
+@pytest.mark.parametrize("body", [b"<html>Please sign in.</html>", b'{"id": "msg_1", "content": [', b"{}", b"[]"])
+@pytest.mark.parametrize("content_type", ["application/json", "text/html"])
+def test_a_reply_that_is_no_message_is_tried_again_and_fails_the_sample(monkeypatch, body, content_type):
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test-secret")
+        patience = Patience(timeout_s=5.0, max_retries=1)
+        with pytest.raises(SampleFailed) as error:
+            AnthropicMessagesClient("claude-test-1", patience=patience).complete(ASK, OPTIONS)
+        assert error.value.reason == "endpoint.garbage"
+        batch = [BatchRequest("call-0", ASK, OPTIONS)]
+        with pytest.raises(BatchInDoubt, match="may have taken"):
+            AnthropicBatches("claude-test-1", patience=patience).submit(batch)
+        server.shutdown()

@@ -1,6 +1,7 @@
 """Whatever dies, nothing is lost and nothing appears twice: real processes, real signals, a real server."""
 
 import json
+import os
 import random
 import resource
 import signal
@@ -182,3 +183,17 @@ def test_a_refused_configuration_does_not_wait_for_the_other_requests(tmp_path):
     assert result.returncode == 2, result.stderr
     assert "API key" in result.stderr
     assert time.monotonic() - started < 15
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_reader_of_stdout_that_does_not_read_is_not_waited_for(tmp_path):
+    replies = tmp_path / "replies.jsonl"
+    replies.write_text(json.dumps({"content": "I have moved it. " * 40}) + "\n", encoding="utf-8")
+    script, flags = str(ROOT / "Tools" / SCRIPTS[0]), ["--num-examples", "3000", "--output", "-"]
+    arguments = [sys.executable, script, "--model", f"scripted:{replies}", *flags]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert json.loads(process.stdout.readline())["label"] is False
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 3
+    assert "Traceback" not in process.stderr.read()

@@ -272,6 +272,20 @@ def test_a_new_model_that_never_answers_leaves_the_old_report_alone(tmp_path):
     assert (tmp_path / "report.json").read_bytes() == before
 
 
+def test_a_dead_server_is_not_reported_with_the_answers_of_before(tmp_path, model_server, capsys):
+    server = model_server()
+    flags = ["--model", "fake", "--base-url", server.url, "--prompt-set", str(TOOL_PROMPTS), "--give-up-after", "0.1"]
+    flags += ["--output", str(tmp_path / "report.json"), "--markdown"]
+    assert main(flags) == 0
+    before = (tmp_path / "report.json").read_bytes()
+    server.__exit__()
+    capsys.readouterr()
+    assert main([*flags, "--overwrite"]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == "" and "pass rate" not in captured.err
+    assert (tmp_path / "report.json").read_bytes() == before
+
+
 def test_another_model_file_or_validator_is_not_taken_for_the_old_one(tmp_path, capsys, monkeypatch):
     flags = ["--prompt-set", str(TOOL_PROMPTS)]
     evaluate(tmp_path, scripted(tmp_path / "n.jsonl", {}), *flags)

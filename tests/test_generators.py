@@ -183,6 +183,13 @@ def test_a_hopeless_run_ends_with_status_3_and_says_why(scripted, out, capsys):
     assert not rows_of(out)
 
 
+def test_a_hopeless_run_with_several_answers_a_request_ends_as_well(scripted, out, capsys):
+    flags = ["--prompt-method", "free", "--num-samples-per-prompt", "2"]
+    assert v2(["--model", scripted("Yes"), "--output", str(out), *flags]) == 3
+    assert "prompt.too_short" in capsys.readouterr().err
+    assert len(rows_of(out.with_suffix(".rejects.jsonl"))) < 300
+
+
 # -- the output, whatever the generator ----------------------------------------------------------------------------
 
 

@@ -112,6 +112,51 @@ def test_a_fault_that_stays_fails_the_sample_with_its_reason(model_server, clien
     assert server.count == 2
 
 
+def test_a_model_that_says_nothing_is_no_server_that_is_down(model_server, client_for, caplog):
+    caplog.set_level("INFO")
+    client = client_for(model_server(faults={"empty": 1}).url, max_retries=1, give_up_after_s=0.3)
+    for _ in range(4):
+        with pytest.raises(SampleFailed, match="empty answer"):
+            client.complete(ASK, OPTIONS)
+    assert "trying again" not in caplog.text
+
+
+def test_http_400_where_others_are_taken_is_about_one_request(model_server, client_for):
+    server = model_server(faults={"400": 2})
+    client = client_for(server.url, max_retries=1)
+    assert client.complete(ASK, OPTIONS) and client.complete(ASK, OPTIONS), "the second is refused once"
+    server.faults = {"400": 1}
+    with pytest.raises(SampleFailed, match="made to fail") as error:
+        client.complete(ASK, OPTIONS)
+    assert error.value.reason == "endpoint.http_400"
+
+
+def test_a_wrong_path_at_lm_studio_is_told(model_server, client_for):
+    server = model_server()
+    server.completion = lambda *_: {"error": "Unexpected endpoint or method. (POST /chat/completions)"}
+    with pytest.raises(ConfigurationRefused, match=r"Unexpected endpoint.*end in /v1"):
+        client_for(server.url).complete(ASK, OPTIONS)
+    server.completion = lambda *_: {"error": {"message": "no tokens\nleft"}}
+    with pytest.raises(SampleFailed, match="no tokens left"):
+        client_for(server.url, max_retries=0).complete(ASK, OPTIONS)
+
+
+@pytest.mark.parametrize("url", ["http://192.168.1..5:1234/v1", "http://:1234/v1", "http://localhost:99999/v1"])
+def test_what_is_no_address_is_told(client_for, url):
+    with pytest.raises(ConfigurationRefused, match="is no address"):
+        client_for(url, give_up_after_s=0.1).complete(ASK, OPTIONS)
+
+
+def test_time_in_which_nobody_asks_is_no_time_without_success(model_server, client_for):
+    server = model_server(faults={"500": 1})
+    client = client_for(server.url, max_retries=0, give_up_after_s=0.5)
+    with pytest.raises(SampleFailed):
+        client.complete(ASK, OPTIONS)
+    time.sleep(0.7)
+    with pytest.raises(SampleFailed):
+        client.complete(ASK, OPTIONS)
+
+
 @pytest.mark.parametrize("fault", ["429", "503"])
 def test_a_busy_server_costs_no_attempts(model_server, client_for, fault):
     server = model_server(faults={fault: 1})

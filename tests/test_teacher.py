@@ -147,6 +147,13 @@ def test_a_useless_answer_rejects_one_order_and_the_others_are_asked_for_alone(s
     assert "output_config" in server.requests[-1], "orders that were in no such call still share one"
 
 
+def test_an_empty_answer_has_cost_something(service):
+    server, client = service({"content": []})
+    kept = PromptsFile(None)
+    assert ask(teacher_of(client, kept, per_call=1), 0).text == ""
+    assert kept.tokens == (11, 7) and len(server.requests) == 1
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [

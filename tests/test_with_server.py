@@ -18,12 +18,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVER = """
 import http.server, os, subprocess, sys, time
 time.sleep(float(sys.argv[2]))
+began = time.monotonic()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open(sys.argv[3], "w").write(str(child.pid))
 open(sys.argv[3] + ".own", "w").write(str(os.getpid()))
 class Models(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200 if self.path == "/v1/models" else 404)
+        is_loading = self.path == "/health" and time.monotonic() - began < float(sys.argv[4])  # as llama.cpp's is
+        self.send_response(503 if is_loading else 200 if self.path in ("/v1/models", "/health") else 404)
         self.end_headers()
         self.wfile.write(b"{}")
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Models).serve_forever()
@@ -36,7 +38,7 @@ def place(tmp_path):
     (tmp_path / "server.py").write_text(SERVER)
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    line = f'"{sys.executable}" "{tmp_path}/server.py" {port} 0.3 "{tmp_path}/child"'
+    line = f'"{sys.executable}" "{tmp_path}/server.py" {port} 0.3 "{tmp_path}/child" 0.7'
     return line, f"http://127.0.0.1:{port}/v1", tmp_path / "child"
 
 
@@ -54,6 +56,12 @@ def is_gone(child):
             return True
         time.sleep(0.1)
     return False
+
+
+def test_a_server_that_tells_its_models_before_it_has_loaded_them_is_waited_for(place):
+    line, url, _ = place
+    asks = "import sys, urllib.request as u; u.urlopen(sys.argv[1].replace('v1', 'health'))"
+    assert run(line, url, "python", "-c", asks, url).returncode == 0
 
 
 ASKS = "import sys, urllib.request as u; u.urlopen(sys.argv[1] + '/models'); print(sys.stdin.read()); sys.exit(7)"
@@ -126,16 +134,17 @@ def test_a_server_that_takes_too_long_is_a_sentence(place):
     assert done.returncode == 1 and "did not answer" in done.stderr
 
 
-def test_a_signal_reaches_the_command_and_the_server_ends_too(place, tmp_path):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_reaches_the_command_and_the_server_ends_too(place, tmp_path, name):
     line, url, child = place
-    command = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); "
+    command = f"import signal, sys, time; signal.signal(signal.{name}, lambda *_: sys.exit(3)); "
     command += "open(sys.argv[1], 'w'); time.sleep(60)"
     words = [sys.executable, "Tools/with_server.py", "--server", line, "--base-url", url, "--"]
     running = subprocess.Popen([*words, "python", "-c", command, str(tmp_path / "began")], cwd=ROOT)
     deadline = time.monotonic() + 20
     while not (tmp_path / "began").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    running.send_signal(signal.SIGTERM)
+    running.send_signal(getattr(signal, name))
     assert running.wait(timeout=30) == 3
     assert is_gone(child)
 

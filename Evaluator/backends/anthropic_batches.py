@@ -69,8 +69,11 @@ class AnthropicBatches(AnthropicService):
         import anthropic
 
         try:
-            return self._sdk.messages.batches.create(requests=entries).id
-        except (anthropic.APIConnectionError, anthropic.APIStatusError) as error:
+            batch_id = self._sdk.messages.batches.create(requests=entries).id
+            if not isinstance(batch_id, str):
+                raise ValueError("the reply has no id")
+            return batch_id
+        except (anthropic.APIError, ValueError, AttributeError) as error:
             if _was_not_taken(error):
                 raise
             raise BatchInDoubt(
@@ -80,8 +83,14 @@ class AnthropicBatches(AnthropicService):
 
     def state(self, batch_id: str) -> BatchState:
         """Raises ConfigurationRefused for a batch that this account does not have."""
-        batch = self._call(lambda _url: self._sdk.messages.batches.retrieve(batch_id), _missing(batch_id))
-        return BatchState(batch.processing_status == "ended", bool(batch.results_url) and not batch.archived_at)
+        return self._call(lambda _url: self._state(batch_id), _missing(batch_id))
+
+    def _state(self, batch_id: str) -> BatchState:
+        batch = self._sdk.messages.batches.retrieve(batch_id)
+        try:
+            return BatchState(batch.processing_status == "ended", bool(batch.results_url) and not batch.archived_at)
+        except AttributeError as error:
+            raise ValueError("it holds no batch") from error
 
     def results(self, batch_id: str) -> list[BatchResult]:
         """The results of a batch that has ended, in no order."""
@@ -102,7 +111,7 @@ class AnthropicBatches(AnthropicService):
         return self._no_such_model("not_found_error")
 
 
-def _was_not_taken(error: "anthropic.APIConnectionError | anthropic.APIStatusError") -> bool:
+def _was_not_taken(error: Exception) -> bool:
     """Whether it is sure that the service does not know what it was sent."""
     import anthropic
 

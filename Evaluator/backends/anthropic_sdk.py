@@ -56,6 +56,8 @@ class AnthropicService:
             return ask(url)
         except anthropic.APITimeoutError as error:
             raise Faulty("endpoint.timeout", f"no reply from {url} in time") from error
+        except (ValueError, anthropic.APIResponseValidationError) as error:  # a proxy's page, a body that is cut off
+            raise Faulty("endpoint.garbage", f"{url} sent a reply that is none of the service's ({error})") from error
         except anthropic.APIConnectionError as error:
             raise Unreachable(f"no reply from {url} ({error.__cause__ or error})") from error
         except anthropic.APIStatusError as error:
@@ -116,8 +118,14 @@ def request_parameters(model: str, messages: Sequence[Message], options: Samplin
 
 
 def completion_of(reply: "anthropic.types.Message", latency_s: float) -> Completion:
-    """The service's answer as everybody else's; a refusal has the finish reason `refusal`."""
-    text = "".join(block.text for block in reply.content if block.type == "text")
-    finish_reason = _FINISH_REASONS.get(reply.stop_reason or "", reply.stop_reason)
-    tokens = (reply.usage.input_tokens, reply.usage.output_tokens)
+    """The service's answer as everybody else's; a refusal has the finish reason `refusal`.
+
+    Raises ValueError where it is none: the SDK checks no reply.
+    """
+    try:
+        text = "".join(block.text for block in reply.content if block.type == "text")
+        finish_reason = _FINISH_REASONS.get(reply.stop_reason or "", reply.stop_reason)
+        tokens = (reply.usage.input_tokens, reply.usage.output_tokens)
+    except (AttributeError, TypeError) as error:
+        raise ValueError("it holds no message") from error
     return Completion(Message("assistant", text), finish_reason, *tokens, latency_s)

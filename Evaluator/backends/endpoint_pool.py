@@ -5,15 +5,17 @@ A backend makes one attempt and says how it failed; everything else is decided h
 - Busy (429, 503): costs the sample nothing; all workers leave that endpoint alone for Retry-After, or a back-off.
 - Unreachable (refused, not found): costs nothing; the endpoint is set aside, then tried by one request at a time
   until it answers.
-- Faulty (500, garbage, empty answer, timeout, connection lost under way): counts against the sample's `max_retries`;
-  three in a row set the endpoint aside as well.
+- Faulty (500, garbage, timeout, connection lost under way): counts against the sample's `max_retries`; three in a row
+  set the endpoint aside as well.
+- Fruitless (an empty answer, HTTP 400 where others are taken): counts against the sample alone.
 """
 
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -74,6 +76,10 @@ class Faulty(Exception):
         self.reason = reason
 
 
+class Fruitless(Faulty):
+    """The endpoint is well, and has nothing for this one request."""
+
+
 class _Endpoint:
     def __init__(self, url: str) -> None:
         self.url = url
@@ -98,10 +104,16 @@ class EndpointPool:
         self._stopped = threading.Event()
         self._failing_since: float | None = None
         self._last_failure = ""
+        self._num_calls = 0
+        self._idle_since = 0.0
         self._jitter = random.Random()
 
     def call(self, attempt: Callable[[str], _Answer]) -> _Answer:
         """attempt(url) until it succeeds. Raises SampleFailed, EndpointLost, Stopped, or what else `attempt` raises."""
+        with self._under_way():
+            return self._call(attempt)
+
+    def _call(self, attempt: Callable[[str], _Answer]) -> _Answer:
         faults = 0
         while True:
             endpoint = self._take()
@@ -109,7 +121,10 @@ class EndpointPool:
             try:
                 answer = attempt(endpoint.url)
             except (Busy, Unreachable, Faulty) as failure:
-                self._note_failure(endpoint, failure, started)
+                if isinstance(failure, Fruitless):
+                    self._note_success(endpoint)
+                else:
+                    self._note_failure(endpoint, failure, started)
                 if isinstance(failure, Faulty):
                     faults += 1
                     if faults > self._max_retries:
@@ -126,6 +141,20 @@ class EndpointPool:
         self._stopped.set()
         with self._changed:
             self._changed.notify_all()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """Count a call. Time in which nobody asks is no time without success: a teacher is asked now and then."""
+        with self._changed:
+            if not self._num_calls and self._failing_since is not None:
+                self._failing_since += time.monotonic() - self._idle_since
+            self._num_calls += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_calls -= 1
+                self._idle_since = time.monotonic()
 
     def _take(self) -> _Endpoint:
         """The endpoint with the fewest outstanding requests, waiting until there is one to take."""

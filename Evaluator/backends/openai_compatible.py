@@ -14,7 +14,15 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
-from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Patience, Unreachable, retry_after_s
+from Evaluator.backends.endpoint_pool import (
+    Busy,
+    EndpointPool,
+    Faulty,
+    Fruitless,
+    Patience,
+    Unreachable,
+    retry_after_s,
+)
 from Evaluator.model_client import (
     CONTEXT_OVERFLOW,
     EMPTY_ANSWER,
@@ -58,6 +66,7 @@ class OpenAICompatibleClient:
         self._proxies = {url: get_environ_proxies(url) if use_proxy else {} for url in base_urls}
         self._adapter = _InterruptibleAdapter(len(base_urls), concurrency)
         self._of_thread = threading.local()
+        self._have_answered: set[str] = set()
         self._pool = EndpointPool(base_urls, patience)
 
     def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
@@ -98,7 +107,9 @@ class OpenAICompatibleClient:
         latency_s = time.perf_counter() - started
         if response.status_code != 200:
             self._refuse(url, response)
-        return _completion(url, response.content, stop, latency_s)
+        completion = _completion(url, response.content, stop, latency_s)
+        self._have_answered.add(url)
+        return completion
 
     def _send(self, url: str, body: bytes) -> requests.Response:
         """One request and its whole reply. Straight to the adapter: a session would look for cookies, netrc files,
@@ -116,6 +127,8 @@ class OpenAICompatibleClient:
             raise Faulty("endpoint.timeout", f"no reply from {url} within {self._timeout[1]:g} s") from error
         except requests.ConnectionError as error:
             raise _connection_failure(url, error) from error
+        except ValueError as error:  # requests' own, and urllib3's that it lets through
+            raise ConfigurationRefused(f"{url} is no address: {error}. See --base-url") from error
         except requests.RequestException as error:  # a reply that is no HTTP, a broken transfer
             raise Faulty("endpoint.broken_reply", f"{url} sent a broken reply ({type(error).__name__})") from error
 
@@ -124,7 +137,10 @@ class OpenAICompatibleClient:
         known = self._of_thread.__dict__
         if url not in known:
             request = requests.Request("POST", f"{url}/chat/completions", headers=self._headers, data=b"{}")
-            known[url] = request.prepare()
+            try:
+                known[url] = request.prepare()
+            except ValueError as error:
+                raise ConfigurationRefused(f"{url} is no address: {error}. See --base-url") from error
         return known[url]
 
     def _refuse(self, url: str, response: requests.Response) -> None:
@@ -136,6 +152,8 @@ class OpenAICompatibleClient:
             raise Faulty(f"endpoint.http_{status}", f"{url} failed with HTTP {status}: {said}")
         if status == 400 and _is_context_overflow(said):
             raise SampleFailed(CONTEXT_OVERFLOW, f"the prompt does not fit the model's context: {said}")
+        if status == 400 and url in self._have_answered:  # a filter of contents, a model that is being loaded
+            raise Fruitless("endpoint.http_400", f"{url} refuses this request (HTTP 400): {said}")
         raise ConfigurationRefused(self._advice(url, status, said))
 
     def _advice(self, url: str, status: int, said: str) -> str:
@@ -202,12 +220,23 @@ def _connection_failure(url: str, error: requests.ConnectionError) -> Exception:
 
 
 def _error_text(response: requests.Response) -> str:
+    text = _error_in(response.content)
+    if text is None:
+        text = _one_line(response.content[:200].decode("utf-8", errors="replace"))
+    return text or "nothing more"
+
+
+def _error_in(body: bytes) -> str | None:
+    """What a JSON reply says under `error`, None where it says nothing there."""
     try:
-        error = json.loads(response.content)["error"]
-        text = error["message"] if isinstance(error, dict) else error
+        error = json.loads(body)["error"]
+        return _one_line(str(error["message"] if isinstance(error, dict) else error))
     except (ValueError, KeyError, TypeError, RecursionError):
-        text = response.content[:200].decode("utf-8", errors="replace")
-    return " ".join(str(text).split())[:300] or "nothing more"
+        return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
 
 
 def _is_context_overflow(said: str) -> bool:
@@ -227,14 +256,18 @@ def _completion(url: str, body: bytes, stop: Sequence[str], latency_s: float) ->
         if not isinstance(content, str | None):
             raise TypeError
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise Faulty("endpoint.garbage", f"{url} sent a reply that is no chat completion") from error
+        said = _error_in(body)
+        if said and "unexpected endpoint" in said.lower():  # LM Studio's status for a wrong path is 200
+            raise ConfigurationRefused(f"{url} says: {said}. Does --base-url end in /v1?") from error
+        more = f": {said}" if said else ""
+        raise Faulty("endpoint.garbage", f"{url} sent a reply that is no chat completion{more}") from error
     if finish_reason in _BROKEN_OFF:
         raise Faulty("endpoint.broken_off", f"{url} broke the answer off ({finish_reason})")
     if content:
         content, was_cut = cut_at_stop(content, stop)
         finish_reason = "stop" if was_cut else finish_reason
     if not (content and content.strip()) and not tool_calls and finish_reason != "length":
-        raise Faulty(EMPTY_ANSWER, f"{url} sent an empty answer")
+        raise Fruitless(EMPTY_ANSWER, f"{url} sent an empty answer")
     return Completion(Message("assistant", content, tool_calls), finish_reason, *tokens, latency_s)
 
 

@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM as a wish to stop, and the exit status each asks for."""
+"""Ctrl-C, SIGTERM and a terminal that is closed as a wish to stop, and the exit status each asks for."""
 
+import contextlib
 import os
 import signal
 
@@ -7,7 +8,8 @@ from Evaluator.errors import INTERRUPTED, OK, STOPPED_EARLY
 
 
 class Signals:
-    """SIGINT and SIGTERM, counted instead of killing, while the `with` block runs (main thread only).
+    """SIGINT, SIGTERM and, unless nohup has it ignored, SIGHUP, counted instead of killing, while the `with` block
+    runs (main thread only).
 
     While `interrupt` is set they also raise KeyboardInterrupt, to end what waits for a file or a model to load;
     `notice` is what the first one that does not says on stderr.
@@ -19,7 +21,11 @@ class Signals:
         self._notice = notice
 
     def __enter__(self) -> "Signals":
-        self._former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            numbers.append(hangup)
+        self._former = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -31,7 +37,8 @@ class Signals:
         if self.interrupt:
             raise KeyboardInterrupt
         if self._notice and len(self.received) == 1:
-            os.write(2, f"{self._notice}\n".encode())  # no logging here: the signal may have come in the midst of it
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                os.write(2, f"{self._notice}\n".encode())  # no logging: the signal may have come in the midst of it
 
     @property
     def status(self) -> int:

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from Evaluator.records import Reject, Sample, to_json_line
 
+LONGEST_WRITE_S = 1.0
+"""How long the end of a run waits for a line that is being written to stdout, in seconds."""
+
 
 @dataclass
 class Tally:
@@ -87,7 +90,7 @@ class Sink(Protocol):
 
 
 class StdoutSink:
-    """Samples straight to stdout as they come, flushed one by one; rejects are only counted."""
+    """Samples straight to stdout as they come; rejects are only counted."""
 
     def __init__(self, attempts_per_cell: int = 0) -> None:
         self.tally = Tally()
@@ -100,8 +103,7 @@ class StdoutSink:
         with self._writing:
             if not self._is_open:
                 return
-            sys.stdout.buffer.write(to_json_line(data))
-            sys.stdout.buffer.flush()
+            _write(to_json_line(data))
             self.tally.count(sample.label, data["metadata"])
 
     def add_reject(self, reject: Reject) -> bool:
@@ -110,6 +112,16 @@ class StdoutSink:
             return self._holes.note(reject.slot, reject.cell)
 
     def seal(self) -> None:
-        """Take nothing more: what is still under way comes too late."""
-        with self._writing:
-            self._is_open = False
+        """Take nothing more: what is still under way comes too late. A reader that does not read is not waited for."""
+        is_idle = self._writing.acquire(timeout=LONGEST_WRITE_S)
+        self._is_open = False
+        if is_idle:
+            self._writing.release()
+
+
+def _write(line: bytes) -> None:
+    """To stdout past its buffer, which nobody could flush while a write to a full pipe waits."""
+    stream = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    left = memoryview(line)
+    while left:
+        left = left[stream.write(left) or 0 :]

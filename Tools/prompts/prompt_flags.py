@@ -8,7 +8,7 @@ from typing import Any
 from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number, span
-from Evaluator.model_flags import CLAUDE_PREFIX, EMBEDDED, base_url, is_embedded, is_none, is_scripted
+from Evaluator.model_flags import EMBEDDED, base_url, is_claude, is_embedded, is_none, is_scripted
 from Evaluator.prompt_sets import EVALUATION_SETS
 from Evaluator.runs.output_files import OutputFiles
 from Tools.prompts.coverage import BALANCED
@@ -208,9 +208,7 @@ def check_prompt_arguments(args: argparse.Namespace) -> None:
     for name in ("prompt_generator_base_url", "prompt_generator_batch", "prompts_file", "max_teacher_tokens"):
         if getattr(args, name) and not has_teacher:
             raise UsageError(f"--{name.replace('_', '-')} is for a teacher: it needs --prompt-generator-model")
-    if args.prompt_generator_batch and (
-        not args.prompt_generator_model.startswith(CLAUDE_PREFIX) or args.prompt_generator_base_url
-    ):
+    if args.prompt_generator_batch and (not is_claude(args.prompt_generator_model) or args.prompt_generator_base_url):
         raise UsageError("--prompt-generator-batch is for claude-... through the anthropic SDK")
     if args.prompt_generator_batch and args.output == "-" and not args.prompts_file:
         raise UsageError("--prompt-generator-batch needs --prompts-file where the output is -: it keeps the batches")

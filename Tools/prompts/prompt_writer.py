@@ -300,8 +300,8 @@ class SeveralSamples:
             return shared.written
 
     def _write(self, number: int, shared: "_SharedPrompt") -> WrittenPrompt:
-        if len(shared.failures) >= self._most_attempts:
-            last = shared.failures[-1]
+        last = shared.failures[-1] if shared.failures else None
+        if len(shared.failures) >= self._most_attempts and last.cell is not None:  # without a cell no slot is given up
             why = f"the {self._most_attempts} attempts at the request that these answers share have failed: {last}"
             raise UnusablePrompt(GIVEN_UP, why, None, last.cell)
         attempt = len(shared.failures)
