@@ -23,6 +23,7 @@ import torch
 from Evaluator.catalog import load_catalog
 from Evaluator.errors import UsageError
 from Evaluator.records import Message
+from Evaluator.tool_calls import parse_text
 from tests.tiny_models import CHATML, MISTRAL, tiny_model_folder, tiny_tokenizer
 from Trainers.common import dry_run
 from Trainers.common.answer_parts import CONTEXT_TEXTS, PARTS, SESSION_IDS, TEXT_FIELDS, WRONG_ENDS
@@ -125,6 +126,46 @@ def test_native_calls_are_rendered_by_the_template_or_as_text(family, expected):
     messages = [Message("user", "Do it."), Message("assistant", None, [call])]
     (text,) = trained_texts(tokenizer, Renderer(tokenizer).last_turn(messages))
     assert text.startswith(expected) and '"path": "A"' in text
+
+
+@pytest.mark.parametrize("template", ["llama3_1", "llama3_2", "glm4moe", "two templates"])
+@pytest.mark.parametrize(("text", "num_calls"), [(None, 1), ("I make it.", 1), (None, 2)])
+def test_native_calls_are_text_where_what_a_template_makes_of_them_cannot_be_read(template, text, num_calls):
+    if template == "two templates":
+        both = {"default": CHATML, "tool_use": (TRL_TEMPLATES / "qwen2_5.jinja").read_text(encoding="utf-8")}
+        tokenizer = tiny_tokenizer(both)
+    else:
+        template = (TRL_TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8")
+        tokenizer = tiny_tokenizer(template, eos="<|eot_id|>")
+    calls = [
+        {"id": None, "type": "function", "function": {"name": f"f_{number}", "arguments": '{"path": "A"}'}}
+        for number in range(num_calls)
+    ]
+    messages = [Message("user", "Do it."), Message("assistant", text, calls)]
+    (trained,) = trained_texts(tokenizer, Renderer(tokenizer).last_turn(messages))
+    answer = trained.removesuffix(tokenizer.eos_token).strip()
+    assert [call.name for call in parse_text(answer).calls] == [f"f_{number}" for number in range(num_calls)]
+    assert not parse_text(answer).findings and (text or "") in answer
+
+
+def test_a_token_of_the_answers_own_is_not_taken_for_the_end_of_the_turn():
+    mark = "[TOOL_CALLS]"  # as Cohere's <|END_RESPONSE|>
+    template = CHATML.replace("'<|im_end|>", f"('{mark}' if message['role'] == 'assistant' else '') + '<|im_end|>")
+    tokenizer = tiny_tokenizer(template)
+    (text,) = trained_texts(tokenizer, Renderer(tokenizer).last_turn(turns(None, "Hi", "Hello")))
+    assert text == f"Hello{mark}<|im_end|>"
+
+
+def test_a_tools_turn_has_the_id_and_the_name_of_its_call():
+    template = MISTRAL.replace(
+        "{%- else %}{{- raise_exception('only user and assistant turns') }}",
+        "{%- else %}{{- turn.name + '=' + turn.tool_call_id + turn.content }}",
+    )
+    tokenizer = tiny_tokenizer(template, eos="</s>", bos="<s>")
+    calls = [{"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    said = [Message("user", "Do it."), Message("assistant", None, calls), Message("tool", " Done")]
+    text = tokenizer.decode(Renderer(tokenizer).last_turn([*said, Message("assistant", "Good.")]).input_ids)
+    assert "f=call00000 Done Good.</s>" in text
 
 
 def test_native_calls_with_broken_arguments_stay_what_they_are():
@@ -526,6 +567,23 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(script, more, 
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
+@pytest.mark.parametrize("script", [train_sft, train_kto])
+def test_a_run_that_was_cut_short_after_its_last_step_trains_no_more(script, tiny, tmp_path):
+    rows, output = write_rows(tmp_path / "a.jsonl", num=64), tmp_path / "run"
+    more = ("--max-steps", "3", "--lr-scheduler", "constant", "--save-steps", "3")
+    assert train(script, tiny, rows, output, *more)[0] == 0
+    before, logged = weights(output), losses(output)
+    record = json.loads((output / "run.json").read_text("utf-8"))
+    (output / "run.json").write_text(json.dumps(record | {"is_complete": False}), "utf-8")
+    for path in output.glob("adapter_*"):
+        path.unlink()
+    status, record, _ = train(script, tiny, rows, output, *more, "--resume")
+    assert (status, record["steps"], record["is_complete"]) == (0, 3, True)
+    after = weights(output)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert losses(output) == logged
+
+
 def test_a_run_does_not_go_on_where_the_machine_would_compute_it_in_another_way(tiny, tmp_path, capfd):
     rows, output = write_rows(tmp_path / "a.jsonl", num=64), tmp_path / "run"
     interrupt_at(output, 2)
@@ -675,6 +733,28 @@ def test_a_wrong_command_is_one_sentence_and_status_2(more, sentence, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_files_that_are_cut_off_are_one_sentence(tiny, tmp_path, capfd):
+    rows = write_rows(tmp_path / "a.jsonl")
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\x00\x00")
+    (tmp_path / "text.gguf").write_bytes(b"no weights at all, but a text of some length")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"r": ', encoding="utf-8")
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "run.json").write_text("{}", encoding="utf-8")
+    for more, said in (
+        (("--model-name", str(tmp_path / "cut.gguf")), "cut.gguf"),
+        (("--model-name", str(tmp_path / "text.gguf")), "text.gguf"),
+        (("--model-name", tiny, "--adapter", str(adapter)), "cannot read"),
+        (("--model-name", tiny, "--output", str(other)), "is no record of a run"),
+    ):
+        assert train_sft.main(["--local-file", rows, "--output", str(tmp_path / "run"), "--device", "cpu", *more]) == 2
+        captured = capfd.readouterr()
+        assert said in captured.err and "Traceback" not in captured.err
+
+
 def test_an_adapter_is_never_written_over_by_the_run_that_starts_from_it(tiny, tmp_path, capfd):
     rows = write_rows(tmp_path / "a.jsonl")
     assert train(train_sft, tiny, rows, tmp_path / "sft", "--max-steps", "1", "--lora-rank", "4")[0] == 0
@@ -718,6 +798,7 @@ def test_rows_of_one_class_are_one_sentence(tiny, tmp_path, capfd):
 def test_out_of_memory_is_a_sentence_that_says_what_to_lower(tmp_path):
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert is_out_of_memory(error) and not is_out_of_memory(RuntimeError("shapes do not fit"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     (tmp_path / "checkpoints" / "checkpoint-50").mkdir(parents=True)
     (tmp_path / "checkpoints" / "checkpoint-50" / "trainer_state.json").write_text("{}", encoding="utf-8")
     sentence = str(out_of_memory(error, RunFolder(tmp_path)))

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from Evaluator.errors import UsageError
 from Evaluator.label_balance import kto_weights
+from Evaluator.records import Message
 from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order
 from Trainers.common.memory import Load, memory_parts
-from Trainers.common.model_sizes import MODEL_SIZES, shape_of
+from Trainers.common.model_sizes import MODEL_SIZES, shape_from_config, shape_of
+from Trainers.common.prepared import num_characters
 from Trainers.common.run_folder import RunFolder
 from Trainers.common.sft import num_packed
 from Trainers.common.training_data import EVALUATION_SETS, read_training_data, split_by_prompt
@@ -191,15 +193,15 @@ def test_memory_grows_with_what_it_is_made_of():
 
 
 def a_run(folder, *, is_complete, seed=0):
-    record = {"settings": {"seed": seed}, "data": {"sha256": {"a": "x"}}, "is_complete": is_complete}
+    record = {"method": "sft", "settings": {"seed": seed}, "data": {"sha256": {"a": "x"}}, "is_complete": is_complete}
     folder.write_record(record)
 
 
 def test_the_same_command_again_does_nothing_when_the_run_is_complete(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    assert not folder.is_complete({"seed": 0}, {"a": "x"}, resume=False, overwrite=False)
+    assert not folder.is_complete("sft", {"seed": 0}, {"a": "x"}, resume=False, overwrite=False)
     a_run(folder, is_complete=True)
-    assert folder.is_complete({"seed": 0}, {"b": "x"}, resume=False, overwrite=False)
+    assert folder.is_complete("sft", {"seed": 0}, {"b": "x"}, resume=False, overwrite=False)
 
 
 @pytest.mark.parametrize(("settings_", "data"), [({"seed": 1}, {"a": "x"}), ({"seed": 0}, {"a": "y"})])
@@ -207,19 +209,32 @@ def test_another_run_is_never_written_over(settings_, data, tmp_path):
     folder = RunFolder(tmp_path / "run")
     a_run(folder, is_complete=True)
     with pytest.raises(UsageError, match="other settings"):
-        folder.is_complete(settings_, data, resume=True, overwrite=False)
-    assert not folder.is_complete(settings_, data, resume=False, overwrite=True)
+        folder.is_complete("sft", settings_, data, resume=True, overwrite=False)
+    assert not folder.is_complete("sft", settings_, data, resume=False, overwrite=True)
     assert folder.record() is not None
     folder.clear()
     assert folder.record() is None
+
+
+def test_the_run_of_another_trainer_or_of_nobody_is_not_gone_on_with(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    a_run(folder, is_complete=True)
+    with pytest.raises(UsageError, match="holds a run of SFT"):
+        folder.is_complete("kto", {"seed": 0}, {"a": "x"}, resume=True, overwrite=False)
+    (folder.checkpoints / "checkpoint-9").mkdir(parents=True)
+    (folder.checkpoints / "checkpoint-9" / "trainer_state.json").write_text("{}", encoding="utf-8")
+    folder.record_path.unlink()
+    with pytest.raises(UsageError, match="says where they are from"):
+        folder.is_complete("sft", {"seed": 0}, {"a": "x"}, resume=True, overwrite=False)
+    assert not folder.is_complete("sft", {"seed": 0}, {"a": "x"}, resume=False, overwrite=True)
 
 
 def test_a_run_that_was_cut_short_needs_resume(tmp_path):
     folder = RunFolder(tmp_path / "run")
     a_run(folder, is_complete=False)
     with pytest.raises(UsageError, match="--resume"):
-        folder.is_complete({"seed": 0}, {"a": "x"}, resume=False, overwrite=False)
-    assert not folder.is_complete({"seed": 0}, {"a": "x"}, resume=True, overwrite=False)
+        folder.is_complete("sft", {"seed": 0}, {"a": "x"}, resume=False, overwrite=False)
+    assert not folder.is_complete("sft", {"seed": 0}, {"a": "x"}, resume=True, overwrite=False)
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
@@ -230,6 +245,19 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
         if state is not None:
             (checkpoint / "trainer_state.json").write_text(state, encoding="utf-8")
     assert folder.last_checkpoint() == folder.checkpoints / "checkpoint-9"
+
+
+@pytest.mark.parametrize("key", ["num_experts", "num_local_experts"])
+def test_a_mixture_of_experts_is_not_calculated_as_if_it_were_one_model(key):
+    config = {"num_attention_heads": 4, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 9}
+    config |= {"vocab_size": 99}
+    assert shape_from_config(config) and shape_from_config(config | {key: 8}) is None
+
+
+def test_native_calls_have_a_length_where_it_is_estimated():
+    call = {"id": None, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    native = Message("assistant", None, [call])
+    assert num_characters(native) == len(str(call)) and num_characters(Message("user", "Hello")) == 5
 
 
 def test_labels_are_counted(tmp_path):

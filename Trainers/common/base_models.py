@@ -105,15 +105,15 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers import logging as logging_of_transformers
 
-    _refuse_scaled_positions(gguf)
     logging_of_transformers.disable_progress_bar()
     place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
+        _refuse_scaled_positions(gguf)
         tokenizer = AutoTokenizer.from_pretrained(**place)
         dense = GgufConfig(dequantize=True)
         model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float16, quantization_config=dense)
-    except (ValueError, KeyError, OSError) as error:
-        raise UsageError(f"transformers cannot read {gguf}: {error}") from error
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise UsageError(f"{gguf} cannot be read, or not by transformers: {error}") from error
     for owner, name in ((model.config, "quantization_config"), (model, "hf_quantizer")):
         if hasattr(owner, name):  # else transformers refuses to save what it once read quantised
             delattr(owner, name)

@@ -29,7 +29,7 @@ from Trainers.common.memory import (
     step_flops,
 )
 from Trainers.common.model_sizes import ModelShape, shape_of
-from Trainers.common.prepared import EstimatingRenderer, Method, Prepared, RendersTurns, described_rows
+from Trainers.common.prepared import EstimatingRenderer, Method, Prepared, RendersTurns, described_rows, num_characters
 from Trainers.common.rendering import CannotRender, Renderer
 from Trainers.common.trainer_setup import cpu_has_bf16
 from Trainers.common.training_data import Conversation, TrainingData
@@ -154,7 +154,7 @@ def _characters_a_token(renderer: Renderer, conversations: Sequence[Conversation
     for conversation in conversations:
         with suppress(CannotRender):
             tokens += len(renderer.last_turn(conversation.messages).input_ids)
-            characters += sum(len(message.content or "") for message in conversation.messages)
+            characters += sum(map(num_characters, conversation.messages))
     return max(characters, 1) / max(tokens, 1)
 
 

@@ -100,7 +100,8 @@ MODEL_SIZES = {
 
 
 def shape_of(name: str) -> ModelShape | None:
-    """The shape of a model of the table, a folder, a GGUF file or the hub's cache; None for what is not here."""
+    """The shape of a model of the table, a folder, a GGUF file or the hub's cache; None for what is not here, and for
+    a mixture of experts, which has another one."""
     for sized in MODEL_SIZES.values():
         if sized.name == name:
             return sized.shape
@@ -131,8 +132,10 @@ def _cached_config(name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
-    """The shape that a config.json of the Llama, Mistral or Qwen2 family gives. Raises KeyError."""
+def shape_from_config(config: Mapping[str, Any]) -> ModelShape | None:
+    """The shape that a config.json of the Llama, Mistral or Qwen2 family gives; None for experts. Raises KeyError."""
+    if any(config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        return None
     heads = config["num_attention_heads"]
     return ModelShape(
         config["hidden_size"],
@@ -147,7 +150,7 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
     )
 
 
-def _shape_from_gguf(path: Path) -> ModelShape:
+def _shape_from_gguf(path: Path) -> ModelShape | None:
     from gguf import GGUFReader
 
     reader = GGUFReader(path)
@@ -156,6 +159,9 @@ def _shape_from_gguf(path: Path) -> ModelShape:
 
     def field(name: str) -> int:
         return reader.fields[f"{family}.{name}"].contents()
+
+    if f"{family}.expert_count" in reader.fields and field("expert_count"):
+        return None
 
     heads = field("attention.head_count")
     return ModelShape(

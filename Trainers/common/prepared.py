@@ -138,6 +138,11 @@ class Method(Protocol):
     ) -> "Trainer": ...
 
 
+def num_characters(message: Message) -> int:
+    """Of a turn with its native calls, about as they are rendered."""
+    return len(message.content or "") + sum(len(str(call)) for call in message.tool_calls)
+
+
 class EstimatingRenderer:
     """Renders to sequences of about the right length, for a dry run where the tokenizer is not at hand or too slow."""
 
@@ -153,7 +158,7 @@ class EstimatingRenderer:
     def _rendered(self, messages: Sequence[Message], *, every_turn: bool) -> Rendered:
         is_answer = [False] * 4
         for message in messages:
-            length = len(message.content or "") + sum(len(str(call)) for call in message.tool_calls)
+            length = num_characters(message)
             counts = message.role == "assistant" and (every_turn or message is messages[-1])
             is_answer += [False] * 4 + [counts] * (round(length / self._characters_a_token) + 1)
         return Rendered([0] * len(is_answer), is_answer)

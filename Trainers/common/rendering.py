@@ -11,16 +11,19 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import ReportedError
-from Evaluator.records import Message
+from Evaluator.records import Message, ToolCall
 from Evaluator.tool_calls import parse_turn
 from Trainers.common.answer_parts import CONTEXT_TEXTS, SESSION_IDS, WRONG_ENDS, context_texts, invented_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_USER = {"role": "user", "content": "-"}
 
 
 class CannotRender(ReportedError):
@@ -57,9 +60,9 @@ class Renderer:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
-        self._has_native_calls = "tool_calls" in str(tokenizer.chat_template)
         marked = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._end_mark = re.compile("|".join(re.escape(mark) for mark in {*tokenizer.all_special_tokens, *marked}))
+        self._end_of_turn = self._found_end_of_turn()
 
     def all_turns(self, messages: Sequence[Message]) -> list[Rendered]:
         """Every assistant turn of a conversation: one sequence, or several where the template renders an earlier
@@ -107,12 +110,11 @@ class Renderer:
         return encoded["input_ids"], encoded["offset_mapping"]
 
     def _answer(self, messages: Sequence[Message], at: int) -> _Answer:
-        turns = [self._turn(message) for message in messages[: at + 1]]
+        turns = self._turns(messages[: at + 1])
         prompt = self._render(turns[:-1], add_generation_prompt=True)
         text = _after(prompt, self._render(turns))
         if text is None:  # the template shows earlier turns otherwise, or not at all, when an answer follows
-            user = [{"role": "user", "content": "-"}]
-            text = _after(self._render(user, add_generation_prompt=True), self._render([*user, turns[-1]]))
+            text = _after(self._render([_USER], add_generation_prompt=True), self._render([_USER, turns[-1]]))
         if text is None:
             raise CannotRender("the chat template does not render an answer after its generation prompt")
         return _Answer(prompt, self._with_end(text))
@@ -120,14 +122,26 @@ class Renderer:
     def _with_end(self, text: str) -> str:
         """The text of an answer up to the token that ends the turn, which is appended where a template has none.
 
-        After it a template may write a line break, or one more token that ends the whole conversation.
+        After it a template may write a line break, or one more token that ends the whole conversation; before it a
+        token that is the answer's own. So it is the one that ends any turn or, where that is not known, the first.
         """
-        end = None
-        for mark in self._end_mark.finditer(text):
-            if not self._end_mark.sub("", text[mark.start() :]).strip():
-                end = mark.end()
-                break
-        return text[:end] if end else text + str(self._tokenizer.eos_token)
+        marks = [
+            mark for mark in self._end_mark.finditer(text) if not self._end_mark.sub("", text[mark.start() :]).strip()
+        ]
+        end = next((mark for mark in marks if mark.group() == self._end_of_turn), marks[0] if marks else None)
+        return text[: end.end()] if end else text + str(self._tokenizer.eos_token)
+
+    def _found_end_of_turn(self) -> str | None:
+        """The token that stands after an answer whether or not another turn follows; None where that is not seen."""
+        user, turns = [_USER], [_USER, {"role": "assistant", "content": "OK"}]
+        try:
+            prompt = self._render(user, add_generation_prompt=True)
+            texts = [_after(prompt, self._render(some)) for some in (turns, [*turns, _USER])]
+        except CannotRender:
+            return None
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(*(text or "" for text in texts), strict=False))
+        marks = [mark.group() for mark in self._end_mark.finditer("".join(one for one, _ in alike))]
+        return marks[-1] if marks else None
 
     def _render(self, turns: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
         from jinja2.exceptions import TemplateError
@@ -139,17 +153,48 @@ class Renderer:
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise CannotRender(f"the chat template refuses it: {error}") from error
 
+    def _turns(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Turns as templates take them; a tool's has the id and the name of the call that it answers."""
+        turns, unanswered = [], []
+        for message in messages:
+            turn = self._turn(message)
+            if message.role == "assistant":
+                unanswered = list(turn.get("tool_calls", ()))
+            elif message.role == "tool":
+                call = unanswered.pop(0) if unanswered else _native(0, {"name": "tool"})
+                turn |= {"tool_call_id": call["id"], "name": call["function"]["name"]}
+            turns.append(turn)
+        return turns
+
     def _turn(self, message: Message) -> dict[str, Any]:
-        """A turn as templates take it: native calls with decoded arguments where the template renders them, else as
-        text. Calls with broken arguments stay text: they have to be learnt from, as what not to write."""
+        """A turn as templates take it: native calls with decoded arguments where what the template makes of them can be
+        read, else as text. Calls with broken arguments stay text: they have to be learnt from, as what not to write."""
         turn: dict[str, Any] = {"role": message.role, "content": message.content or ""}
         if not message.tool_calls:
             return turn
         parsed = parse_turn(message)
-        if self._has_native_calls and not parsed.findings:
+        if not parsed.findings:
             calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in parsed.calls]
-            return turn | {"tool_calls": [_native(number, call) for number, call in enumerate(calls)]}
+            native = turn | {"tool_calls": [_native(number, call) for number, call in enumerate(calls)]}
+            if self._can_be_read(native, parsed.calls):
+                return native
         return turn | {"content": "\n\n".join([*filter(None, [message.content]), *map(_as_text, message.tool_calls)])}
+
+    def _can_be_read(self, turn: Mapping[str, Any], calls: Sequence[ToolCall]) -> bool:
+        """Whether the answer that the template makes of native calls is read as these calls, with the text beside them.
+        Else a right answer would be trained in a form that is judged wrong, or not at all."""
+        try:
+            text = _after(self._render([_USER], add_generation_prompt=True), self._render([_USER, turn]))
+        except CannotRender:
+            return False
+        if text is None:
+            return False
+        ended = self._with_end(text)
+        ends = [mark.start() for mark in self._end_mark.finditer(ended) if mark.end() == len(ended)]
+        answer = ended[: ends[0]] if ends else ended
+        found = parse_turn(Message("assistant", answer))
+        alike = [(call.name, call.arguments) for call in found.calls] == [(call.name, call.arguments) for call in calls]
+        return alike and not found.findings and turn["content"].strip() in answer
 
 
 def _within(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[int]:

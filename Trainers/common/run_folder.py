@@ -15,6 +15,10 @@ RESOLVED_ALIKE = ("device", "quantization", "packing")
 """What flags leave to the machine, and what has to stay as it was for a run to go on."""
 
 
+TRAINER_STATE = "trainer_state.json"
+"""The last file of a checkpoint that is written."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """`adapter_model.safetensors` and the other files of an adapter, `run.json`, `metrics.jsonl`, `checkpoints/`."""
@@ -36,11 +40,14 @@ class RunFolder:
     def record(self) -> dict[str, Any] | None:
         """The run record, None where there is no run yet. Raises UsageError when it cannot be read."""
         try:
-            return json.loads(self.record_path.read_text(encoding="utf-8"))
+            record = json.loads(self.record_path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot read {self.record_path}: {error}") from error
+        if not isinstance(record, dict) or not {"method", "settings", "data", "is_complete"} <= record.keys():
+            raise UsageError(f"{self.record_path} is no record of a run: choose another --output")
+        return record
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write run.json in one step: it is the old one or the new one, whatever dies."""
@@ -51,9 +58,8 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written to its end: the trainer's state is its last file."""
-        found = [(int(path.name.split("-")[1]), path) for path in self.checkpoints.glob("checkpoint-*")]
-        whole = [(step, path) for step, path in found if _is_json(path / "trainer_state.json")]
-        return max(whole)[1] if whole else None
+        found = self.checkpoints.glob("checkpoint-*")
+        return max((path for path in found if _is_json(path / TRAINER_STATE)), key=step_of, default=None)
 
     def refuse_other_machine(self, resolved: Mapping[str, Any]) -> None:
         """Raise ReportedError where this machine would go on in another way than the run was begun: with other batches,
@@ -77,17 +83,22 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def is_complete(
-        self, settings: Mapping[str, Any], data: Mapping[str, str], *, resume: bool, overwrite: bool
+        self, method: str, settings: Mapping[str, Any], data: Mapping[str, str], *, resume: bool, overwrite: bool
     ) -> bool:
-        """Whether the run with these settings and file digests is done. Otherwise it may begin, or go on.
+        """Whether the run of a method with these settings and file digests is done. Otherwise it may begin, or go on.
 
         Raises UsageError when the folder holds another run, or one that was cut short without --resume.
         """
         record = None if overwrite else self.record()
         if record is None:
-            if not overwrite and (self.path / "adapter_config.json").exists():
-                raise UsageError(f"{self.path} holds an adapter of unknown origin: choose another --output")
+            if not overwrite and ((self.path / "adapter_config.json").exists() or self.last_checkpoint()):
+                raise UsageError(
+                    f"{self.path} holds an adapter or checkpoints and no {self.record_path.name} that says where they "
+                    f"are from: choose another --output"
+                )
             return False
+        if record["method"] != method:
+            raise UsageError(f"{self.path} holds a run of {record['method'].upper()}: choose another --output")
         differing = [
             f"{name} was {record['settings'].get(name)}, is {value}"
             for name, value in settings.items()
@@ -105,6 +116,11 @@ class RunFolder:
         if not resume:
             raise UsageError(f"{self.path} holds a run that was cut short: --resume goes on with it, --overwrite not")
         return False
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.split("-")[1])
 
 
 def _is_json(path: Path) -> bool:

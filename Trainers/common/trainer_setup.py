@@ -47,7 +47,9 @@ def device_of(args: argparse.Namespace) -> str:
             f"accelerate launch to train on all"
         )
     if not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UsageError(f"{torch.cuda.get_device_name()} cannot compute in bf16: an Ampere card or newer is needed")
+        raise UsageError(
+            f"{torch.cuda.get_device_name()} cannot compute in bf16: give an Ampere card or newer, or --device cpu"
+        )
     return "cuda"
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import Evaluator
@@ -18,7 +19,7 @@ from Trainers.common.flags import ADAPTER_WEIGHTS, check_arguments, resolve_for,
 from Trainers.common.launch import is_main_process, num_processes
 from Trainers.common.prepared import Method, Prepared, described_rows
 from Trainers.common.rendering import Renderer
-from Trainers.common.run_folder import RunFolder
+from Trainers.common.run_folder import TRAINER_STATE, RunFolder, step_of
 from Trainers.common.trainer_setup import (
     card_gb,
     computes_in_bf16,
@@ -54,7 +55,7 @@ def run_training(args: argparse.Namespace, method: Method) -> int:
     settings = settings_of(args)
     if args.adapter:
         data.sha256[str(args.adapter)] = sha256_of(args.adapter / ADAPTER_WEIGHTS)
-    if folder.is_complete(settings, data.sha256, resume=args.resume, overwrite=args.overwrite):
+    if folder.is_complete(method.name, settings, data.sha256, resume=args.resume, overwrite=args.overwrite):
         if is_main_process():
             log.info("%s is complete already", folder.path)
             print(folder.path)
@@ -101,7 +102,7 @@ def _train(
             folder.write_record(record)
             if checkpoint:
                 log.info("going on from %s", checkpoint)
-        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        metrics = _trained(trainer, checkpoint, total_steps(args, prepared))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -112,11 +113,25 @@ def _train(
         return signals.status
     if is_main:
         _save(trainer, tokenizer, folder, args.model_name)
-        metrics = {**result.metrics, "seconds_this_time": round(time.monotonic() - started, 1)}
+        metrics |= {"seconds_this_time": round(time.monotonic() - started, 1)}
         folder.write_record({**record, "is_complete": True, "steps": trainer.state.global_step, "metrics": metrics})
         log.info("the adapter is in %s", folder.path)
         print(folder.path)
     return OK
+
+
+def _trained(trainer: "Trainer", checkpoint: Path | None, steps: int) -> dict[str, Any]:
+    """Train, from `checkpoint` on if there is one, and give the metrics.
+
+    A run that ended after its last step, before its adapter was saved, has none left: transformers would make one more.
+    """
+    if checkpoint and step_of(checkpoint) >= steps:
+        from transformers import TrainerState
+
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+        return {}
+    return dict(trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics)
 
 
 def _make_trainer(
@@ -214,7 +229,8 @@ def package_versions() -> Mapping[str, str | None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     said = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+    signs = ("out of memory", "can't allocate memory", "alloc_failed")
+    return isinstance(error, MemoryError) or any(sign in said for sign in signs)
 
 
 def out_of_memory(error: BaseException, folder: RunFolder) -> ReportedError:
