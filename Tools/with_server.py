@@ -119,7 +119,7 @@ def reply(address: str) -> int | None:
         session.trust_env = False  # no proxy stands between this machine and itself
         try:
             return session.get(address, timeout=5).status_code
-        except requests.RequestException:
+        except (requests.RequestException, ValueError):  # ValueError: no address
             return None
 
 

@@ -8,6 +8,8 @@ from tests.fakes.model_server import FakeModelServer
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell without job control starts what runs in the background with Ctrl-C ignored, and children inherit that."""
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
 
 
 @pytest.fixture(scope="session")

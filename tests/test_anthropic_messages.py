@@ -126,6 +126,7 @@ def test_a_refusal_shows_as_the_finish_reason(teacher):
 def test_a_reply_that_is_no_message_is_tried_again_and_fails_the_sample(monkeypatch, body, content_type):
     class Proxy(BaseHTTPRequestHandler):
         def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))

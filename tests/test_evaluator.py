@@ -434,8 +434,8 @@ def test_a_page_counts_prompts_with_several_samples_where_the_numbers_do(tmp_pat
     )
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     flips = re.findall(r'data-outcome="([^"]*)"', page)
-    assert flips == ["gained", "lost", "same share", "neither", "both"]
-    assert "<option>same share</option>" in page and "3 of 4 samples pass, the first is shown" in page
+    assert flips == ["gained", "lost", "same", "neither", "both"]
+    assert "<option>same</option>" in page and "3 of 4 samples pass, the first is shown" in page
 
 
 def test_differences_that_are_all_the_same_have_an_interval_all_the_same():

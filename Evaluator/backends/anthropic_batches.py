@@ -73,6 +73,8 @@ class AnthropicBatches(AnthropicService):
             if not isinstance(batch_id, str):
                 raise ValueError("the reply has no id")
             return batch_id
+        except UnicodeError:
+            raise
         except (anthropic.APIError, ValueError, AttributeError) as error:
             if _was_not_taken(error):
                 raise
@@ -94,13 +96,15 @@ class AnthropicBatches(AnthropicService):
 
     def results(self, batch_id: str) -> list[BatchResult]:
         """The results of a batch that has ended, in no order."""
-        lines = self._call(lambda url: self._lines(url, batch_id), _missing(batch_id))
-        return [_result(line) for line in lines]
+        return self._call(lambda url: self._results(url, batch_id), _missing(batch_id))
 
-    def _lines(self, url: str, batch_id: str) -> list["anthropic.types.messages.MessageBatchIndividualResponse"]:
-        stream = self._sdk.messages.batches.results(batch_id)
+    def _results(self, url: str, batch_id: str) -> list[BatchResult]:
         try:
-            return list(stream)
+            stream = self._sdk.messages.batches.results(batch_id)
+        except AttributeError as error:  # it asks for the batch first
+            raise ValueError("it holds no batch") from error
+        try:
+            return [_result(line) for line in stream]
         except Exception as error:  # while a body is read, the SDK lets errors of its transport and of JSON through
             raise Faulty("endpoint.broken_reply", f"{url} broke off the results of {batch_id} ({error})") from error
         finally:

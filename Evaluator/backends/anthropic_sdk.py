@@ -56,6 +56,8 @@ class AnthropicService:
             return ask(url)
         except anthropic.APITimeoutError as error:
             raise Faulty("endpoint.timeout", f"no reply from {url} in time") from error
+        except UnicodeError as error:  # before anything is sent
+            raise ConfigurationRefused(f"no header can carry the API key. {_KEY_ADVICE}") from error
         except (ValueError, anthropic.APIResponseValidationError) as error:  # a proxy's page, a body that is cut off
             raise Faulty("endpoint.garbage", f"{url} sent a reply that is none of the service's ({error})") from error
         except anthropic.APIConnectionError as error:
@@ -87,7 +89,7 @@ class AnthropicService:
 
         try:
             names = [model.id for model in self._sdk.models.list(limit=50).data]
-        except anthropic.AnthropicError:
+        except (anthropic.AnthropicError, ValueError, AttributeError, TypeError):
             return "See --prompt-generator-model"
         return f"This account has: {', '.join(names) or 'none'}. See --prompt-generator-model"
 

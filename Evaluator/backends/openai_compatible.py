@@ -12,7 +12,9 @@ from weakref import WeakSet
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidURL
 from requests.utils import get_environ_proxies
+from urllib3.exceptions import LocationValueError
 
 from Evaluator.backends.endpoint_pool import (
     Busy,
@@ -127,7 +129,7 @@ class OpenAICompatibleClient:
             raise Faulty("endpoint.timeout", f"no reply from {url} within {self._timeout[1]:g} s") from error
         except requests.ConnectionError as error:
             raise _connection_failure(url, error) from error
-        except ValueError as error:  # requests' own, and urllib3's that it lets through
+        except (InvalidURL, LocationValueError) as error:  # which requests lets through while it connects
             raise ConfigurationRefused(f"{url} is no address: {error}. See --base-url") from error
         except requests.RequestException as error:  # a reply that is no HTTP, a broken transfer
             raise Faulty("endpoint.broken_reply", f"{url} sent a broken reply ({type(error).__name__})") from error

@@ -24,8 +24,8 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     """The paired comparison of two complete reports, second minus first.
 
     With one sample a prompt: Newcombe's interval and McNemar's exact test. With several: the mean of the prompts'
-    differences with its normal interval, and the exact sign test over the prompts. Raises UsageError where they were
-    not made with the same prompts, catalog, validator and number of samples.
+    differences with the interval of paired_difference(), and the exact sign test over the prompts. Raises UsageError
+    where they were not made with the same prompts, catalog, validator and number of samples.
     """
     for key, name in _MUST_AGREE.items():
         if first.get(key) != second.get(key):

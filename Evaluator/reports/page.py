@@ -49,7 +49,7 @@ def _flip(before: Mapping[str, Any], after: Mapping[str, Any], found: Mapping[st
     for name in ("gained", "lost"):
         if before["id"] in found[name]:
             return name
-    return {0: "neither", len(after["samples"]): "both"}.get(after["num_passed"], "same share")
+    return {0: "neither", len(after["samples"]): "both"}.get(after["num_passed"], "same")
 
 
 def _shown(outcome: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: object) -> None:
+        if number == getattr(signal, "SIGHUP", None) and number in self.received:
+            return  # the shell and the kernel both tell of a terminal that is closed: that is no second wish
         self.received.append(number)
         if self.interrupt:
             raise KeyboardInterrupt

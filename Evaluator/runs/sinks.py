@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,4 +125,7 @@ def _write(line: bytes) -> None:
     stream = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     left = memoryview(line)
     while left:
-        left = left[stream.write(left) or 0 :]
+        written = stream.write(left)
+        if not written:  # somebody has made stdout non-blocking
+            time.sleep(0.01)
+        left = left[written or 0 :]

@@ -59,8 +59,7 @@ class RowCounter:
         add, metadata = counts.tally, row.metadata
         label = LABELS[row.label]
         answer_at, turn = _answer_of(row.messages)
-        asked = [message.content or "" for message in row.messages[:answer_at] if message.role == "user"]
-        request, answer = _writable(asked[-1]) if asked else "", row.messages[answer_at]
+        request, answer = next(iter(_asked_in(row.messages[:answer_at])), ""), row.messages[answer_at]
         call = turn.calls[0] if turn.calls and not turn.findings else None
         add["rows",] += 1
         if _text(metadata.get("prompt_model")):
@@ -72,9 +71,10 @@ class RowCounter:
         _count_behavior(metadata, counts)
         _count_provenance(metadata, label, counts)
         context = self._count_context(call, counts)
-        if request.strip() and not _text(metadata.get("cell")).startswith(WRITING_CELL):
-            self._count_request(request, answer, turn, metadata, counts)
-            self._count_overlap([request, *(_writable(text) for text in asked[:-1])], counts)
+        if not _text(metadata.get("cell")).startswith(WRITING_CELL):
+            if request.strip():
+                self._count_request(request, answer, turn, metadata, counts)
+            self._count_overlap([request, *_asked_in(row.messages)], counts)
         prompt = _text(metadata.get("prompt_id")) or folded(request)
         if prompt and row.label is not None:
             counts.hashes["prompts"].append(hash_of(prompt) & ~1 | row.label)
@@ -147,7 +147,7 @@ class RowCounter:
     def _count_overlap(self, texts: Sequence[str], counts: Counts) -> None:
         """Count a row of which one of the user's turns is like an evaluation prompt: SFT trains all turns."""
         for text in texts:
-            if overlap := self._asked(text).overlap:
+            if text.strip() and (overlap := self._asked(text).overlap):
                 counts.tally["overlap", overlap.sign] += 1
                 counts.overlaps.add(hash_of(text), {"request": text, "prompt": overlap.prompt, "sign": overlap.sign})
                 return
@@ -159,6 +159,11 @@ def _answer_of(messages: Sequence[Message]) -> tuple[int, ParsedTurn]:
     turns = {at: parse_turn(message) for at, message in enumerate(messages) if message.role == "assistant"}
     at = next((at for at in reversed(turns) if turns[at].calls), max(turns))
     return at, turns[at]
+
+
+def _asked_in(messages: Sequence[Message]) -> list[str]:
+    """What the user's turns say, the last first."""
+    return [_writable(message.content or "") for message in reversed(messages) if message.role == "user"]
 
 
 def _count_checks(metadata: Mapping[str, Any], counts: Counts) -> None:

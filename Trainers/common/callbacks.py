@@ -105,7 +105,7 @@ class ProgressBar(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """After Ctrl-C or SIGTERM the step under way is ended, a checkpoint is written, and training stops."""
+    """After a signal (see Signals) the step under way is ended, a checkpoint is written, and training stops."""
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals

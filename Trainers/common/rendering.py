@@ -154,41 +154,42 @@ class Renderer:
             raise CannotRender(f"the chat template refuses it: {error}") from error
 
     def _turns(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """Turns as templates take them; a tool's has the id and the name of the call that it answers."""
-        turns, unanswered = [], []
+        """Turns as templates take them, of which the last is trained; a tool's has the id and the name of the call that
+        it answers."""
+        turns = []
+        unanswered: list[dict[str, Any]] = []
         for message in messages:
-            turn = self._turn(message)
-            if message.role == "assistant":
-                unanswered = list(turn.get("tool_calls", ()))
+            turn: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+            if message.tool_calls:
+                turn, unanswered = self._with_calls(turn, message, is_trained=message is messages[-1])
             elif message.role == "tool":
-                call = unanswered.pop(0) if unanswered else _native(0, {"name": "tool"})
+                call = unanswered.pop(0) if unanswered else _native(0, "tool", {})
                 turn |= {"tool_call_id": call["id"], "name": call["function"]["name"]}
             turns.append(turn)
         return turns
 
-    def _turn(self, message: Message) -> dict[str, Any]:
-        """A turn as templates take it: native calls with decoded arguments where what the template makes of them can be
-        read, else as text. Calls with broken arguments stay text: they have to be learnt from, as what not to write."""
-        turn: dict[str, Any] = {"role": message.role, "content": message.content or ""}
-        if not message.tool_calls:
-            return turn
+    def _with_calls(
+        self, turn: dict[str, Any], message: Message, *, is_trained: bool
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """(the turn with its calls, these calls as a template takes them): native where the template renders them, else
+        as text. Calls with broken arguments stay text: they have to be learnt from, as what not to write."""
         parsed = parse_turn(message)
-        if not parsed.findings:
-            calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in parsed.calls]
-            native = turn | {"tool_calls": [_native(number, call) for number, call in enumerate(calls)]}
-            if self._can_be_read(native, parsed.calls):
-                return native
-        return turn | {"content": "\n\n".join([*filter(None, [message.content]), *map(_as_text, message.tool_calls)])}
+        calls = [_native(number, call.name, dict(call.arguments)) for number, call in enumerate(parsed.calls)]
+        native = turn | {"tool_calls": calls}
+        if not parsed.findings and self._renders_calls(native, parsed.calls, is_trained=is_trained):
+            return native, calls
+        texts = [*filter(None, [message.content]), *map(_as_text, message.tool_calls)]
+        return turn | {"content": "\n\n".join(texts)}, calls
 
-    def _can_be_read(self, turn: Mapping[str, Any], calls: Sequence[ToolCall]) -> bool:
-        """Whether the answer that the template makes of native calls is read as these calls, with the text beside them.
-        Else a right answer would be trained in a form that is judged wrong, or not at all."""
+    def _renders_calls(self, turn: Mapping[str, Any], calls: Sequence[ToolCall], *, is_trained: bool) -> bool:
+        """Whether the template makes an answer of native calls. One that is trained has to be read as the same calls, with
+        the text beside them: a right answer in a form that is judged wrong would teach the wrong thing."""
         try:
-            text = _after(self._render([_USER], add_generation_prompt=True), self._render([_USER, turn]))
+            text = _after(self._render([_USER], add_generation_prompt=True), self._render([_USER, turn])) or ""
         except CannotRender:
             return False
-        if text is None:
-            return False
+        if not is_trained:
+            return all(call.name in text for call in calls)
         ended = self._with_end(text)
         ends = [mark.start() for mark in self._end_mark.finditer(ended) if mark.end() == len(ended)]
         answer = ended[: ends[0]] if ends else ended
@@ -206,8 +207,13 @@ def _after(prompt: str, text: str) -> str | None:
     return text[len(prompt) :] if text.startswith(prompt) else None
 
 
-def _native(number: int, call: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": f"call{number:05d}", "type": "function", "function": call}  # Mistral's template wants 9 characters
+def _native(number: int, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {
+        "id": f"call{number:05d}",
+        "type": "function",
+        "function": function,
+    }  # Mistral's template wants 9 characters
 
 
 def _as_text(call: Any) -> str:

@@ -111,6 +111,7 @@ def _train(
         if is_main:
             log.warning("run the same command with --resume to go on")
         return signals.status
+    signals.interrupt = False  # also where there was no step to train
     if is_main:
         _save(trainer, tokenizer, folder, args.model_name)
         metrics |= {"seconds_this_time": round(time.monotonic() - started, 1)}
