@@ -168,6 +168,20 @@ def test_a_tools_turn_has_the_id_and_the_name_of_its_call():
     assert "f=call00000 Done Good.</s>" in text
 
 
+def test_calls_of_an_earlier_turn_stand_as_the_template_shows_them_whatever_it_drops():
+    template = MISTRAL.replace(
+        "{%- else %}{{- raise_exception('only user and assistant turns') }}", "{%- else %}{{- turn.content }}"
+    )
+    tokenizer = tiny_tokenizer(template, eos="</s>", bos="<s>")
+    calls = [{"id": "x", "type": "function", "function": {"name": "f", "arguments": '{"path": "A"}'}}]
+    said = [Message("user", "Do it."), Message("assistant", "I do it.", calls), Message("tool", "Done")]
+    rendered = Renderer(tokenizer).last_turn([*said, Message("assistant", "Good.")])
+    text = tokenizer.decode(rendered.input_ids)
+    assert '[TOOL_CALLS] [{"name": "f"' in text and "I do it." not in text, "as it is served"
+    (trained,) = trained_texts(tokenizer, Renderer(tokenizer).last_turn(said[:2]))
+    assert trained.strip().startswith("I do it.") and "tool_call: f" in trained
+
+
 def test_native_calls_with_broken_arguments_stay_what_they_are():
     call = {"id": "call_abc", "type": "function", "function": {"name": "f", "arguments": '{"path": "A'}}
     tokenizer = tokenizer_of("mistral")

@@ -182,8 +182,8 @@ class Renderer:
         return turn | {"content": "\n\n".join(texts)}, calls
 
     def _renders_calls(self, turn: Mapping[str, Any], calls: Sequence[ToolCall], *, is_trained: bool) -> bool:
-        """Whether the template makes an answer of native calls. One that is trained has to be read as the same calls, with
-        the text beside them: a right answer in a form that is judged wrong would teach the wrong thing."""
+        """Whether the template makes an answer of native calls. One that is trained has to be read as the same calls,
+        with the text beside them: a right answer in a form that is judged wrong would teach the wrong thing."""
         try:
             text = _after(self._render([_USER], add_generation_prompt=True), self._render([_USER, turn])) or ""
         except CannotRender:
@@ -208,12 +208,8 @@ def _after(prompt: str, text: str) -> str | None:
 
 
 def _native(number: int, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    function = {"name": name, "arguments": arguments}
-    return {
-        "id": f"call{number:05d}",
-        "type": "function",
-        "function": function,
-    }  # Mistral's template wants 9 characters
+    call_id = f"call{number:05d}"  # Mistral's template wants 9 characters
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def _as_text(call: Any) -> str:
