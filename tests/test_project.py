@@ -88,6 +88,7 @@ TRAINERS_KNOW = {
 }
 """What a row is and what labels weigh, how a program ends, which weights the embedded engine has: no more of it."""
 EXPERIMENTS_KNOW = TRAINERS_KNOW | {
+    "Evaluator.catalog",
     "Evaluator.decontamination",
     "Evaluator.intervals",
     "Evaluator.prompt_sets",

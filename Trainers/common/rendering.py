@@ -161,7 +161,8 @@ class Renderer:
         for message in messages:
             turn: dict[str, Any] = {"role": message.role, "content": message.content or ""}
             if message.tool_calls:
-                turn, unanswered = self._with_calls(turn, message, is_trained=message is messages[-1])
+                turn, calls = self._with_calls(turn, message, is_trained=message is messages[-1])
+                unanswered = list(calls)
             elif message.role == "tool":
                 call = unanswered.pop(0) if unanswered else _native(0, "tool", {})
                 turn |= {"tool_call_id": call["id"], "name": call["function"]["name"]}
