@@ -91,6 +91,16 @@ def test_no_key_at_all_is_one_sentence(teacher, monkeypatch):
         AnthropicMessagesClient("claude-test-1").complete(ASK, OPTIONS)
 
 
+def test_half_a_character_fails_one_request_and_leaves_no_batch_in_doubt(teacher):
+    client, server = teacher("Fine.")
+    ask, batches = [Message("user", "\ud83d")], AnthropicBatches("claude-test-1")
+    for send in (lambda: client.complete(ask, OPTIONS), lambda: batches.submit([BatchRequest("call-0", ask, OPTIONS)])):
+        with pytest.raises(SampleFailed) as error:
+            send()
+        assert error.value.reason == "endpoint.not_sent"
+    assert not server.requests and not server.batches
+
+
 def test_no_server_gives_up_after_a_while(teacher):
     client, server = teacher("x", give_up_after_s=0.3)
     server.__exit__()
@@ -121,7 +131,9 @@ def test_a_refusal_shows_as_the_finish_reason(teacher):
     assert client.complete(ASK, OPTIONS).finish_reason == "refusal"
 
 
-@pytest.mark.parametrize("body", [b"<html>Please sign in.</html>", b'{"id": "msg_1", "content": [', b"{}", b"[]"])
+@pytest.mark.parametrize(
+    "body", [b"<html>Please sign in.</html>", b'{"id": "msg_1", "content": [', b"{}", b"[]", b'{"id": "\xff"}']
+)
 @pytest.mark.parametrize("content_type", ["application/json", "text/html"])
 def test_a_reply_that_is_no_message_is_tried_again_and_fails_the_sample(monkeypatch, body, content_type):
     class Proxy(BaseHTTPRequestHandler):

@@ -73,7 +73,7 @@ class AnthropicBatches(AnthropicService):
             if not isinstance(batch_id, str):
                 raise ValueError("the reply has no id")
             return batch_id
-        except UnicodeError:
+        except UnicodeEncodeError:  # nothing was sent
             raise
         except (anthropic.APIError, ValueError, AttributeError) as error:
             if _was_not_taken(error):

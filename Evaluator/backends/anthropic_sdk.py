@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Patience, Unreachable, retry_after_s
-from Evaluator.model_client import Completion, ConfigurationRefused, SamplingOptions
+from Evaluator.model_client import Completion, ConfigurationRefused, SampleFailed, SamplingOptions
 from Evaluator.records import Message
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class AnthropicService:
             return ask(url)
         except anthropic.APITimeoutError as error:
             raise Faulty("endpoint.timeout", f"no reply from {url} in time") from error
-        except UnicodeError as error:  # before anything is sent
-            raise ConfigurationRefused(f"no header can carry the API key. {_KEY_ADVICE}") from error
+        except UnicodeEncodeError as error:  # half a character; nothing was sent
+            raise SampleFailed("endpoint.not_sent", f"the request cannot be sent: {error.reason}") from error
         except (ValueError, anthropic.APIResponseValidationError) as error:  # a proxy's page, a body that is cut off
             raise Faulty("endpoint.garbage", f"{url} sent a reply that is none of the service's ({error})") from error
         except anthropic.APIConnectionError as error:

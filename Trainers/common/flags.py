@@ -1,7 +1,6 @@
 """The flags of both trainers, and the values that they leave to the machine."""
 
 import argparse
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
 from Trainers.common.launch import num_processes
 from Trainers.common.model_sizes import MODEL_SIZES
+from Trainers.common.run_folder import read_json_object
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PASSING = ("resume", "overwrite", "dry_run", "verbose")
@@ -197,20 +197,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     if "-" in args.local_file and num_processes() > 1:
         raise UsageError("several processes cannot all read stdin: give --local-file a file")
     if args.adapter:
-        config = _adapter_config(args.adapter / "adapter_config.json")
+        config = read_json_object(args.adapter / "adapter_config.json")
         args.lora_rank, args.lora_alpha = config.get("r", 32), config.get("lora_alpha", 64)
     args.lora_rank = args.lora_rank or 32
     args.lora_alpha = args.lora_alpha or 2 * args.lora_rank
-
-
-def _adapter_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"{path} describes no adapter")
-    return config
 
 
 def resolve_for(args: argparse.Namespace, device: str) -> None:

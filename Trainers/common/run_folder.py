@@ -39,13 +39,10 @@ class RunFolder:
 
     def record(self) -> dict[str, Any] | None:
         """The run record, None where there is no run yet. Raises UsageError when it cannot be read."""
-        try:
-            record = json.loads(self.record_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not self.record_path.exists():
             return None
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot read {self.record_path}: {error}") from error
-        if not isinstance(record, dict) or not {"method", "settings", "data", "is_complete"} <= record.keys():
+        record = read_json_object(self.record_path)
+        if not {"method", "settings", "data", "is_complete"} <= record.keys():
             raise UsageError(f"{self.record_path} is no record of a run: choose another --output")
         return record
 
@@ -116,6 +113,17 @@ class RunFolder:
         if not resume:
             raise UsageError(f"{self.path} holds a run that was cut short: --resume goes on with it, --overwrite not")
         return False
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UsageError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} is no JSON object")
+    return data
 
 
 def step_of(checkpoint: Path) -> int:

@@ -1,6 +1,5 @@
 """A PEFT adapter folder, read and checked: one pair of LoRA matrices for each module of the base model."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import UsageError
+from Trainers.common.run_folder import read_json_object
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ class Adapter:
 def base_name(folder: Path) -> str:
     """The base model as the run that trained the adapter was told, else as PEFT wrote it down. Raises UsageError."""
     run = folder / RUN_RECORD
-    recorded = _read_json(run).get("settings", {}).get("model_name") if run.is_file() else None
+    recorded = read_json_object(run).get("settings", {}).get("model_name") if run.is_file() else None
     name = recorded or _adapter_config(folder).get("base_model_name_or_path")
     if not name:
         raise UsageError(f"{folder} does not say which model it was trained on: give --model-name")
@@ -101,17 +101,7 @@ def read_adapter(folder: Path, modules: Mapping[str, tuple[int, int]]) -> Adapte
 def _adapter_config(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
         raise UsageError(f"there is no adapter in {folder}: {CONFIG} is missing")
-    return _read_json(folder / CONFIG)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} is no JSON object")
-    return data
+    return read_json_object(folder / CONFIG)
 
 
 def _check_kind(folder: Path, config: Mapping[str, Any]) -> None:
