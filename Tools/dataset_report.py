@@ -1,7 +1,7 @@
 """Look at a dataset: labels, checks, tools, repeats, diversity, leaks, and whether it is healthy enough to train on.
 
 python Tools/dataset_report.py selfplay.jsonl --html selfplay.html
-cat round_*.jsonl | python Tools/dataset_report.py --gate --json - > numbers.json
+cat round_1.jsonl round_2.jsonl | python Tools/dataset_report.py --gate --json - > numbers.json
 """
 
 import argparse
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  python Tools/dataset_report.py selfplay.jsonl --html selfplay.html --card selfplay.card.md\n"
         "  python Tools/dataset_report.py round_1.counts.json.gz round_2.jsonl --gate limits.json\n"
-        "  cat round_*.jsonl | python Tools/dataset_report.py --gate --json - > numbers.json",
+        "  cat round_1.jsonl round_2.jsonl | python Tools/dataset_report.py --gate --json - > numbers.json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -73,7 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Mix rows of JSONL files with curated ones, a share of the text, for training. Writes to stdout.",
         epilog="examples:\n"
         "  python Tools/mix_datasets.py round_1.jsonl round_2.jsonl --curated curated.jsonl > train.jsonl\n"
-        "  cat round_*.jsonl | python Tools/mix_datasets.py - --curated mine.jsonl --curated-share 0.5 > train.jsonl",
+        "  cat round_1.jsonl round_2.jsonl | python Tools/mix_datasets.py - --curated mine.jsonl --curated-share 0.5 "
+        "> train.jsonl",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -1,7 +1,7 @@
 """Judge the rows of any JSONL of conversations: do their labels agree with the validator?
 
 python Tools/validate_dataset.py selfplay.jsonl
-cat *.jsonl | python Tools/validate_dataset.py --relabel - > relabelled.jsonl
+cat monday.jsonl tuesday.jsonl | python Tools/validate_dataset.py --relabel - > relabelled.jsonl
 """
 
 import argparse
@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Judge the rows of JSONL files of conversations and tell how far labels and verdicts agree.",
         epilog="examples:\n"
         "  python Tools/validate_dataset.py selfplay.jsonl guided.jsonl\n"
-        "  cat *.jsonl | python Tools/validate_dataset.py --relabel - > relabelled.jsonl",
+        "  cat monday.jsonl tuesday.jsonl | python Tools/validate_dataset.py --relabel - > relabelled.jsonl",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -6,6 +6,7 @@ Writes rows and a prompt set of 40 tools, then runs README's commands: SFT, expo
 embedded engine serves it. Half an hour on two CPU cores; the same command again goes on where it was.
 """
 
+import argparse
 import json
 import random
 import subprocess
@@ -55,7 +56,10 @@ def run(command: str) -> None:
     subprocess.run([sys.executable, *command.split()], check=True)
 
 
-def main(folder: Path) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     write_task(folder)
     run(f"{SFT} --local-file {folder}/rows.jsonl --output {folder}/sft")
@@ -67,4 +71,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1])))
+    raise SystemExit(main())

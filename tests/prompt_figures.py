@@ -5,8 +5,8 @@
 One process, one thread; evaluation prompts are avoided and duplicates looked for, as in a run of v2.
 """
 
+import argparse
 import random
-import sys
 import time
 from collections import Counter
 
@@ -20,7 +20,9 @@ from Tools.report.measures import effective_number
 
 
 def main() -> None:
-    num_prompts = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("num_prompts", type=int, nargs="?", default=10_000)
+    num_prompts = parser.parse_args().num_prompts
     evaluation = load_prompt_sets(EVALUATION_SETS).prompts
     known = Known(EvaluationPrompts(prompt.question for prompt in evaluation), is_distinct=True)
     writer = PromptWriter(MethodOfSlot({"template": 1.0}, 0), training_cells(), known)

@@ -784,6 +784,13 @@ def test_an_adapter_is_never_written_over_by_the_run_that_starts_from_it(tiny, t
     assert len(record["data"]["sha256"]) == 2  # of the rows, and of the adapter
 
 
+def test_a_model_that_cannot_be_exported_is_told_before_it_is_trained(tmp_path, capfd):
+    rows = write_rows(tmp_path / "a.jsonl", num=8)
+    model = str(tiny_model_folder(tmp_path / "tiny", family="Qwen3"))
+    train(train_sft, model, rows, tmp_path / "run", "--max-steps", "1")
+    assert "is of type qwen3, which Trainers.export does not write" in capfd.readouterr().err
+
+
 def test_an_adapter_of_another_model_is_one_sentence(tiny, tmp_path, capfd):
     rows = write_rows(tmp_path / "a.jsonl")
     other = tiny_model_folder(tmp_path / "other", hidden_size=32)
@@ -816,7 +823,11 @@ def test_out_of_memory_is_a_sentence_that_says_what_to_lower(tmp_path):
     (tmp_path / "checkpoints" / "checkpoint-50").mkdir(parents=True)
     (tmp_path / "checkpoints" / "checkpoint-50" / "trainer_state.json").write_text("{}", encoding="utf-8")
     sentence = str(out_of_memory(error, RunFolder(tmp_path)))
-    assert "a lower --batch-size" in sentence and "Tried to allocate 2.00 GiB" in sentence
+    assert (
+        "again with --resume" in sentence
+        and "a lower --batch-size" in sentence
+        and "Tried to allocate 2.00 GiB" in sentence
+    )
     assert f"--adapter {tmp_path / 'checkpoints' / 'checkpoint-50'}" in sentence
 
 

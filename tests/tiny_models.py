@@ -49,15 +49,15 @@ def tiny_tokenizer(template=CHATML, eos="<|im_end|>", bos="<|im_start|>", corpus
     )
 
 
-def tiny_model_folder(folder: Path, template=CHATML, **sizes):
-    """A Llama model of random weights with its tokenizer, saved as transformers does."""
+def tiny_model_folder(folder: Path, template=CHATML, family="Llama", **sizes):
+    """A model of a family, of random weights with its tokenizer, saved as transformers does."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import transformers
 
     tokenizer = tiny_tokenizer(template)
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = LlamaConfig(
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=len(tokenizer),
         intermediate_size=128,
         max_position_embeddings=2048,
@@ -65,6 +65,6 @@ def tiny_model_folder(folder: Path, template=CHATML, **sizes):
         eos_token_id=tokenizer.eos_token_id,
         **{**shape, **sizes},
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
+"""model_type -> GGUF's general.architecture. Others can be trained, and not exported."""
 _SOURCE = "dequantised_from.json"
 
 

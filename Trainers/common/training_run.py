@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import Evaluator
 from Evaluator.errors import OK, ReportedError
 from Evaluator.runs.signals import Signals
-from Trainers.common.base_models import BaseModel, find_base_model, load_model, load_tokenizer
+from Trainers.common.base_models import ARCHITECTURES, BaseModel, find_base_model, load_model, load_tokenizer
 from Trainers.common.dry_run import check_memory, dry_run, total_steps, warmup_steps
 from Trainers.common.flags import ADAPTER_WEIGHTS, check_arguments, resolve_for, settings_of
 from Trainers.common.launch import is_main_process, num_processes
@@ -150,7 +150,14 @@ def _make_trainer(
 
     stop = StopOnSignal(signals)
     folder.path.mkdir(parents=True, exist_ok=True)
-    model = with_adapter(args, load_model(base, **loading_options(args)))
+    model = load_model(base, **loading_options(args))
+    if model.config.model_type not in ARCHITECTURES and is_main_process():
+        log.warning(
+            "warning: %s is of type %s, which Trainers.export does not write: its adapter will be for PEFT and "
+            "vLLM alone",
+            *(base.name, model.config.model_type),
+        )
+    model = with_adapter(args, model)
     begun_with = trained_weights(model) if args.adapter else {}
     score_trained_tokens_only()
     callbacks = [MetricsFile(folder.metrics_path), ProgressBar(), RewardWatch(), stop]
@@ -240,7 +247,8 @@ def out_of_memory(error: BaseException, folder: RunFolder) -> ReportedError:
     checkpoint = folder.last_checkpoint()
     kept = f"; --adapter {checkpoint} goes on from what was learnt" if checkpoint else ""
     return ReportedError(
-        f"out of memory ({said}). Begin anew in another --output, with a lower --batch-size and as much higher "
+        f"out of memory ({said}). Close what else uses that memory and run again with --resume. If that is not "
+        f"enough, begin anew in another --output: a lower --batch-size with as much higher "
         f"--gradient-accumulation-steps, then a lower --max-length, then a fresh adapter of a lower --lora-rank{kept}. "
         f"--dry-run tells what each part takes"
     )

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from Evaluator.errors import UsageError
-from Trainers.common.base_models import BaseModel
+from Trainers.common.base_models import ARCHITECTURES, BaseModel
 from Trainers.common.model_sizes import ModelShape, shape_from_config
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from gguf import TensorNameMap
     from transformers import PreTrainedConfig
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}  # model_type -> general.architecture
 _PERMUTED = "llama"
 _PARTS = (
     *(f"self_attn.{name}_proj" for name in "qkvo"),

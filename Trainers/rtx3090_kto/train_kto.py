@@ -29,8 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train a model on rows of both labels: true answers become likelier, false ones less likely.",
         epilog="examples:\n"
         "  python Trainers/rtx3090_kto/train_kto.py --model-size 7b --adapter sft-7b --local-file selfplay.jsonl\n"
-        "  cat *.jsonl | python Trainers/rtx3090_kto/train_kto.py --model-size 7b --adapter sft-7b --local-file - "
-        "--output kto-7b",
+        "  cat a.jsonl b.jsonl | python Trainers/rtx3090_kto/train_kto.py --model-size 7b --adapter sft-7b "
+        "--local-file - --output kto-7b",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

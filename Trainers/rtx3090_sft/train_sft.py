@@ -27,7 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Fine-tune a model on the rows whose label is true, or that have none.",
         epilog="examples:\n"
         "  python Trainers/rtx3090_sft/train_sft.py --model-size 7b --local-file selfplay.jsonl --dry-run\n"
-        "  cat *.jsonl | python Trainers/rtx3090_sft/train_sft.py --model-size 7b --local-file - --output sft-7b",
+        "  cat a.jsonl b.jsonl | python Trainers/rtx3090_sft/train_sft.py --model-size 7b --local-file - "
+        "--output sft-7b",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
