@@ -33,7 +33,7 @@ from Trainers.common.kto import KTO
 from Trainers.common.rendering import CannotRender, Renderer
 from Trainers.common.run_folder import RunFolder
 from Trainers.common.sft import SFT
-from Trainers.common.trainer_setup import training_arguments
+from Trainers.common.trainer_setup import score_trained_tokens_only, training_arguments
 from Trainers.common.training_data import read_training_data
 from Trainers.common.training_run import is_out_of_memory, out_of_memory
 from Trainers.rtx3090_kto import train_kto
@@ -336,13 +336,83 @@ def test_the_end_of_a_turn_is_a_part_of_one_token(family):
 
 
 def kto_rows(path, rows):
-    conversations = [
-        ([{"role": "user", "content": asked}, {"role": "assistant", "content": said}], label)
-        for asked, said, label in rows
-    ]
-    lines = [json.dumps({"conversations": turns, "label": label}) for turns, label in conversations]
+    """Rows of (request, answer, label), or with codes of what is wrong as well."""
+    lines = []
+    for asked, said, label, *errors in rows:
+        conversation = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        lines.append(json.dumps({"conversations": conversation, "label": label, "metadata": {"errors": errors}}))
     path.write_text("\n".join(lines), encoding="utf-8")
     return read_training_data([str(path)])
+
+
+def test_kto_leaves_rows_without_a_label_out_and_counts_them(tmp_path):
+    data = kto_rows(tmp_path / "a.jsonl", [(f"q{n}", f"a{n}", (True, False, None)[n % 3]) for n in range(60)])
+    prepared = KTO().prepare(data, Renderer(tokenizer_of("chatml")), flags(train_kto), 1)
+    assert prepared.left_out["without a label"] == 20
+    assert prepared.rows["training"] + prepared.left_out.total() == 60
+    assert prepared.train["label"].count(False) <= 20
+
+
+def test_rows_that_are_wrong_in_a_masked_part_alone_are_left_out_and_counted(tmp_path):
+    bad_id = ["context.bad_format:sessionId"]
+    rows = [(f"q{n}", with_id("s_x"), n % 2 == 0, *(bad_id if n in (1, 3) else [])) for n in range(40)]
+    data, renderer = kto_rows(tmp_path / "a.jsonl", rows), Renderer(tokenizer_of("chatml"))
+    prepared = KTO().prepare(data, renderer, flags(train_kto, "--mask", SESSION_IDS), 1)
+    assert prepared.left_out["wrong in a part that is masked"] == 2
+    assert not KTO().prepare(data, renderer, flags(train_kto), 1).left_out["wrong in a part that is masked"]
+
+
+def test_masked_positions_go_with_the_answer_that_they_are_of(tmp_path):
+    tokenizer = tokenizer_of("chatml")
+    data = kto_rows(tmp_path / "a.jsonl", [(f"q{n}", "so " * n + with_id(ID), n % 2 == 0) for n in range(32)])
+    columns = KTO().prepare(data, Renderer(tokenizer), flags(train_kto, "--mask", SESSION_IDS), 1).train
+    for ids, masked in (("completion_ids", "masked"), ("KL_completion_ids", "KL_masked")):
+        for answer, places in zip(columns[ids], columns[masked], strict=True):
+            assert "".join(tokenizer.decode(answer[at]) for at in places).strip('_"') == ID[8:]
+
+
+def test_a_row_that_the_template_refuses_is_left_out_counted_and_told(tmp_path, caplog):
+    file = Path(write_rows(tmp_path / "a.jsonl", num=4, both=False))
+    odd = [("user", "Do it."), ("user", "Do it now."), ("assistant", "Good.")]
+    turns_ = [{"role": role, "content": content} for role, content in odd]
+    file.write_text(file.read_text("utf-8") + json.dumps({"conversations": turns_, "label": True}) + "\n", "utf-8")
+    template = CHATML.replace("{% for", "{% if messages|length == 3 %}{{ raise_exception('odd') }}{% endif %}{% for", 1)
+    data, renderer = read_training_data([str(file)]), Renderer(tiny_tokenizer(template))
+    prepared = SFT().prepare(data, renderer, flags(train_sft, "--no-packing"), 1)
+    assert prepared.left_out == {"refused by the chat template": 1} and prepared.rows["training"] == 4
+    assert "a.jsonl:5" in caplog.text
+
+
+def test_the_flags_of_sft_and_kto_reach_trl(tmp_path, monkeypatch):
+    monkeypatch.setattr("Trainers.common.kto_trainer.PreparedKTOTrainer", lambda **given: given["args"])
+    monkeypatch.setattr("trl.SFTTrainer", lambda **given: given["args"])
+    data = read_training_data([write_rows(tmp_path / "a.jsonl")])
+    weights_ = ("--desirable-weight", "2", "--undesirable-weight", "0.5")
+    made = []
+    for script, method, more in (
+        (train_kto, KTO(), ("--beta", "0.3", *weights_)),
+        (train_sft, SFT(), ("--packing",)),
+    ):
+        args = flags(
+            script, "--max-length", "1500", "--seed", "7", "--lr-scheduler", "linear", "--num-epochs", "2", *more
+        )
+        resolve_for(args, "cpu")
+        args.warmup_steps = 3
+        prepared = method.prepare(data, Renderer(tokenizer_of("chatml")), args, 1)
+        common = training_arguments(args, RunFolder(tmp_path), has_validation=False)
+        made.append(method.trainer(args, prepared, common))
+    kto, sft = made
+    assert (kto.max_length, kto.beta, kto.desirable_weight, kto.undesirable_weight) == (1500, 0.3, 2.0, 0.5)
+    assert (sft.max_length, sft.packing, sft.shuffle_dataset) == (1500, True, True)
+    for one in made:
+        assert (one.seed, one.data_seed, one.num_train_epochs, one.warmup_steps) == (7, 7, 2, 3)
+        assert one.lr_scheduler_type == "linear"
+
+
+def test_the_rate_warms_up_for_a_twentieth_of_the_steps_and_five_at_most():
+    steps = (19, 40, 100, 1000)
+    assert [dry_run.warmup_steps(flags(train_sft), one) for one in steps] == [0, 2, 5, 5]
+    assert dry_run.warmup_steps(flags(train_sft, "--warmup-steps", "0"), 1000) == 0
 
 
 def test_ktos_weights_are_those_of_the_rows_that_are_trained(tmp_path):
@@ -581,6 +651,26 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(script, more, 
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
+def test_a_packed_run_goes_on_to_trls_last_step_whatever_was_estimated(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("Trainers.common.sft.num_packed", lambda lengths, size: 1)
+    rows = write_rows(tmp_path / "a.jsonl", num=240, both=False)
+    more = ("--num-epochs", "2", "--packing", "--max-length", "256", "--save-steps", "100")
+    whole = train(train_sft, tiny, rows, tmp_path / "whole", *more)[1]["steps"]
+    interrupt_at(tmp_path / "cut", 4)  # behind the 2 of the estimate
+    assert train(train_sft, tiny, rows, tmp_path / "cut", *more)[0] == 130
+    assert train(train_sft, tiny, rows, tmp_path / "cut", *more, "--resume")[1]["steps"] == whole > 5
+
+
+def test_the_seed_decides_on_the_fresh_adapter(tiny, tmp_path):
+    rows = write_rows(tmp_path / "a.jsonl")
+    for name, seed in (("a", "0"), ("again", "0"), ("b", "1")):
+        assert train(train_sft, tiny, rows, tmp_path / name, "--max-steps", "1", "--seed", seed)[0] == 0
+    first, again, other = (weights(tmp_path / name) for name in ("a", "again", "b"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    one_step = 0.005
+    assert all((first[name] - other[name]).abs().max() > 10 * one_step for name in first if "lora_A" in name)
+
+
 @pytest.mark.parametrize("script", [train_sft, train_kto])
 def test_a_run_that_was_cut_short_after_its_last_step_trains_no_more(script, tiny, tmp_path):
     rows, output = write_rows(tmp_path / "a.jsonl", num=64), tmp_path / "run"
@@ -810,6 +900,13 @@ def test_overwrite_loses_nothing_until_the_new_run_can_begin(tiny, tmp_path, cap
     assert train(train_sft, tiny, rows, output, "--max-steps", "2", "--overwrite")[1]["steps"] == 2
 
 
+def test_overwrite_forgets_the_checkpoints_of_the_run_before(tiny, tmp_path):
+    rows, output = write_rows(tmp_path / "a.jsonl"), tmp_path / "run"
+    assert train(train_sft, tiny, rows, output, "--max-steps", "3", "--save-steps", "1")[0] == 0
+    assert train(train_sft, tiny, rows, output, "--max-steps", "1", "--overwrite")[0] == 0
+    assert [path.name for path in output.glob("checkpoints/checkpoint-*")] == ["checkpoint-1"]
+
+
 def test_rows_of_one_class_are_one_sentence(tiny, tmp_path, capfd):
     rows = write_rows(tmp_path / "a.jsonl", both=False)
     assert train_kto.main(["--model-name", tiny, "--local-file", rows, "--output", str(tmp_path / "run")]) == 2
@@ -823,14 +920,14 @@ def test_out_of_memory_is_a_sentence_that_says_what_to_lower(tmp_path):
     (tmp_path / "checkpoints" / "checkpoint-50").mkdir(parents=True)
     (tmp_path / "checkpoints" / "checkpoint-50" / "trainer_state.json").write_text("{}", encoding="utf-8")
     sentence = str(out_of_memory(error, RunFolder(tmp_path)))
-    assert (
-        "again with --resume" in sentence
-        and "a lower --batch-size" in sentence
-        and "Tried to allocate 2.00 GiB" in sentence
-    )
+    assert "again with --resume" in sentence and "a lower --batch-size" in sentence
+    assert "Tried to allocate 2.00 GiB" in sentence
     assert f"--adapter {tmp_path / 'checkpoints' / 'checkpoint-50'}" in sentence
 
 
-def test_trl_still_has_what_scores_trained_tokens_only_on_a_cpu():
+def test_trl_still_has_what_scores_trained_tokens_only_on_a_cpu(monkeypatch):
     utils = pytest.importorskip("trl.trainer.utils")
     assert callable(utils._use_triton), "score_trained_tokens_only() would do nothing: training takes twice as long"
+    monkeypatch.setattr(utils, "_use_triton", lambda device: False)
+    score_trained_tokens_only()
+    assert utils._use_triton("cpu")

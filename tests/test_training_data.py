@@ -1,5 +1,6 @@
 """What the trainers make of files before any model is loaded: rows, order, weights, sizes, memory. Needs no torch."""
 
+import io
 import json
 import random
 from collections import Counter
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from Evaluator.errors import UsageError
 from Evaluator.label_balance import kto_weights
 from Evaluator.records import Message
+from Trainers.common.answer_parts import PARTS, is_wrong_there
 from Trainers.common.kto_batches import BatchSizes, Orderable, kto_order
 from Trainers.common.memory import Load, memory_parts
 from Trainers.common.model_sizes import MODEL_SIZES, shape_from_config, shape_of
@@ -68,6 +70,40 @@ def test_rows_of_evaluation_prompts_are_left_out_unless_allowed(tmp_path):
     earlier = row(prompt["question"])["conversations"] + row("And then?")["conversations"]
     data = read_training_data([write_rows(tmp_path / "b.jsonl", [{"conversations": earlier}])])
     assert not data.conversations, "SFT trains all turns"
+
+
+def test_rows_come_from_stdin(monkeypatch, caplog):
+    lines = json.dumps(row("one", label=True)) + "\nnonsense\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    data = read_training_data(["-"])
+    assert [one.where for one in data.conversations] == ["stdin:1"] and list(data.sha256) == ["-"]
+    assert "stdin:2" in caplog.text
+
+
+@pytest.mark.parametrize("metadata", [{"prompt_id": ["x"]}, {"prompt_id": {"a": 1}}, {"errors": 7}, 3])
+def test_metadata_of_others_is_no_reason_to_end(metadata, tmp_path):
+    file = write_rows(tmp_path / "a.jsonl", [row("My own request", label=True, metadata=metadata)])
+    assert len(read_training_data([file]).conversations) == 1
+
+
+_CALL = 'tool_call: f\narguments: {"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("said", "errors", "parts", "is_so"),
+    [
+        (_CALL, ["context.bad_format:sessionId"], ["session-ids"], True),
+        (_CALL, ["context.bad_format:sessionId", "tool.unknown:f"], ["session-ids"], False),
+        (_CALL, ["context.placeholder:subgoal"], ["session-ids"], False),
+        (_CALL, ["context.placeholder:subgoal"], ["context-texts"], True),
+        (_CALL, [], PARTS, False),
+        ("I cannot.", ["parse.no_tool_call"], ["wrong-texts"], True),
+        ("I cannot.", ["parse.no_tool_call"], ["session-ids"], False),
+        ('tool_call: f\narguments: {"a', ["parse.truncated_json"], ["wrong-texts"], False),
+    ],
+)
+def test_an_answer_is_wrong_in_a_masked_part_alone(said, errors, parts, is_so):
+    assert is_wrong_there(Message("assistant", said), errors, parts) is is_so
 
 
 def test_validation_takes_whole_prompts(tmp_path):
@@ -235,6 +271,15 @@ def test_a_run_that_was_cut_short_needs_resume(tmp_path):
     with pytest.raises(UsageError, match="--resume"):
         folder.is_complete("sft", {"seed": 0}, {"a": "x"}, resume=False, overwrite=False)
     assert not folder.is_complete("sft", {"seed": 0}, {"a": "x"}, resume=True, overwrite=False)
+
+
+def test_how_often_a_run_writes_may_change_while_it_goes_on(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    often = {"save_steps": 50, "eval_steps": 50, "logging_steps": 1, "report_to": []}
+    record = {"method": "sft", "settings": {"seed": 0, **often}, "data": {"sha256": {"a": "x"}}, "is_complete": False}
+    folder.write_record(record)
+    other = {"seed": 0, "save_steps": 5, "eval_steps": 5, "logging_steps": 2, "report_to": ["wandb"]}
+    assert not folder.is_complete("sft", other, {"a": "x"}, resume=True, overwrite=False)
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):

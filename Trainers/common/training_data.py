@@ -113,7 +113,8 @@ def _add(data: TrainingData, row: Row | BadLine, ids: Sequence[str], questions: 
     roles = [message.role for message in row.messages]
     messages = row.messages[: len(roles) - roles[::-1].index("assistant")]
     users = [message.content for message in messages if message.role == "user"]
-    if row.metadata.get("prompt_id") in ids or any(asked in questions for asked in users):
+    prompt_id = row.metadata.get("prompt_id")
+    if (isinstance(prompt_id, str) and prompt_id in ids) or any(asked in questions for asked in users):
         data.left_out["answers an evaluation prompt"] += 1
     elif "user" not in roles[: len(messages) - 1]:
         data.left_out["no user turn before the answer"] += 1

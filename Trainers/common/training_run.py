@@ -19,7 +19,7 @@ from Trainers.common.flags import ADAPTER_WEIGHTS, check_arguments, resolve_for,
 from Trainers.common.launch import is_main_process, num_processes
 from Trainers.common.prepared import Method, Prepared, described_rows
 from Trainers.common.rendering import Renderer
-from Trainers.common.run_folder import TRAINER_STATE, RunFolder, step_of
+from Trainers.common.run_folder import TRAINER_STATE, RunFolder
 from Trainers.common.trainer_setup import (
     card_gb,
     computes_in_bf16,
@@ -102,7 +102,7 @@ def _train(
             folder.write_record(record)
             if checkpoint:
                 log.info("going on from %s", checkpoint)
-        metrics = _trained(trainer, checkpoint, total_steps(args, prepared))
+        metrics = _trained(trainer, checkpoint)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -121,17 +121,20 @@ def _train(
     return OK
 
 
-def _trained(trainer: "Trainer", checkpoint: Path | None, steps: int) -> dict[str, Any]:
+def _trained(trainer: "Trainer", checkpoint: Path | None) -> dict[str, Any]:
     """Train, from `checkpoint` on if there is one, and give the metrics.
 
     A run that ended after its last step, before its adapter was saved, has none left: transformers would make one more.
+    How many there are the checkpoint knows: with packing they depend on TRL's shuffling.
     """
-    if checkpoint and step_of(checkpoint) >= steps:
+    if checkpoint:
         from transformers import TrainerState
 
-        trainer._load_from_checkpoint(str(checkpoint))
-        trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
-        return {}
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+        if state.global_step >= state.max_steps:
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = state
+            return {}
     return dict(trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics)
 
 
