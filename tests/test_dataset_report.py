@@ -37,6 +37,13 @@ def healthy(tmp_path):
     return write_lines(tmp_path / "healthy.jsonl", healthy_rows())
 
 
+def test_the_label_whose_answers_are_longer_is_named(tmp_path, capsys):
+    rows = healthy_rows()[:40]
+    rows = [answered(row, Message("assistant", "x" * (90 if n % 2 else 9)), bool(n % 2)) for n, row in enumerate(rows)]
+    length = numbers_of(capsys, write_lines(tmp_path / "rows.jsonl", rows))["length"]
+    assert (length["auc"], length["longer"], length["median_true"], length["median_false"]) == (1.0, "true", 90, 9)
+
+
 # -- healthy, and collapsed ---------------------------------------------------------------------------------------
 
 
@@ -46,7 +53,12 @@ def test_healthy_data_breaks_no_limit(healthy, capsys):
     assert numbers["rows"] == 600
     assert numbers["tools"]["covered"] == 47
     assert numbers["behavior"]["share"] == 0.2
-    assert numbers["behavior"]["kinds"]["ask"]["expected"] == 40
+    asked = [row for row in healthy_rows() if row["metadata"]["expected_behavior"] == "ask"]
+    ask = numbers["behavior"]["kinds"]["ask"]
+    assert (ask["expected"], ask["met"]) == (len(asked), sum(row["label"] for row in asked)) and len(asked) == 40
+    both = [row["metadata"] for row in healthy_rows()]
+    same = [one["target_tool"] == one["called_tools"][0] for one in both if one["target_tool"] and one["called_tools"]]
+    assert numbers["tools"]["agreement"] == pytest.approx(sum(same) / len(same))
     labels = numbers["labels"]
     assert (labels["true"] + labels["false"], labels["none"]) == (600, 0)
     weights = kto_weights(labels["true"], labels["false"])

@@ -266,6 +266,22 @@ def test_other_settings_are_refused_with_what_differs(self_player, out, capsys):
     assert {row["metadata"]["seed"] for row in rows_of(out)} == {9}
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--behavior-share", "0"], "shares was"),
+        (["--tools-in-prompt"], "tools_in_prompt was false, now true"),
+        (["--no-distinct"], "distinct was true, now false"),
+        (["--round", "2"], "round was null, now 2"),
+        (["--num-samples-per-prompt", "2"], "num_samples_per_prompt was null, now 2"),
+    ],
+)
+def test_other_settings_of_v2_are_refused(scripted, out, capsys, more, said):
+    command = ["--model", scripted("No."), "--prompt-method", "template", "--num-examples", "3", "--output", str(out)]
+    assert v2(command) == 0
+    assert v2([*command, *more]) == 2 and said in capsys.readouterr().err
+
+
 def test_a_file_that_is_not_ours_is_left_alone(self_player, out, capsys):
     out.write_text("precious\n", encoding="utf-8")
     assert v2([*self_player, "--output", str(out), "--num-examples", "5"]) == 2

@@ -151,6 +151,35 @@ def test_a_loop_plays_trains_and_measures_until_a_round_is_no_gain(loop, tmp_pat
     assert len(InProcess.trained) == 2
 
 
+def test_a_round_that_asks_and_refuses_less_often_is_not_kept(loop, tmp_path):
+    heldout = load_prompt_sets([tmp_path / "heldout.json"]).prompts
+    right = [{"content": right_answer(one), "contains": one.question} for one in heldout]
+    write_lines(tmp_path / "1.jsonl", [*right, {"content": "I have done all of that."}])
+    assert loop("--rounds", "3")[0] == 0
+    first, second = rounds_of(tmp_path / "loop")
+    assert [first["is_kept"], second["is_kept"]] == [True, False]
+    (reason,) = second["reasons"]
+    assert "points rarer than in round 0" in reason
+    assert json.loads((tmp_path / "loop" / "best" / "round.json").read_text())["round"] == 0
+
+
+def test_a_gain_that_is_not_sure_enough_for_max_p_is_none(loop, tmp_path):
+    assert loop("--rounds", "2", "--max-p", "0.0001")[0] == 0  # 12 of 12 gained: p = 2 / 2^12
+    assert [one["is_kept"] for one in rounds_of(tmp_path / "loop")] == [True, False]
+
+
+def test_a_tool_that_any_round_had_right_is_not_missing(loop, monkeypatch):
+    read = []
+
+    def looked_at(files):
+        read.append([f"{one.parent.name}/{one.name}" for one in files])
+        return []
+
+    monkeypatch.setattr(selfplay_loop, "tools_without_right_answer", looked_at)
+    assert loop("--rounds", "2")[0] == 0
+    assert read == [["round_1/play.jsonl"], ["round_2/play.jsonl", "round_1/judged.jsonl"]]
+
+
 def test_data_accumulates_and_training_begins_at_the_sft_adapter(loop, tmp_path):
     workdir = tmp_path / "loop"
     assert loop("--rounds", "2")[0] == 0

@@ -77,6 +77,18 @@ def test_the_model_writes_the_request_of_its_cell_and_answers_it_without_more(mo
         assert metadata["vault"] and (metadata["goal"] or metadata["expected_behavior"])
 
 
+def test_answers_that_are_added_later_are_to_the_request_that_was_written(model_server, out):
+    server = model_server()
+    flags = ["--model", "fake", "--base-url", server.url, "--num-samples-per-prompt", "4", "--output", str(out)]
+    for number in ("6", "8"):
+        assert v2([*flags, "--num-examples", number]) == 0
+    second = [row for row in rows_of(out) if row["metadata"]["slot"] >= 4]
+    assert len(second) == 4
+    assert len({row["conversations"][0]["content"] for row in second}) == 1
+    assert len({json.dumps(row["metadata"]["goal"]) for row in second}) == 1
+    assert sum(ask["messages"][0]["content"].startswith(ORDER_HEAD) for ask in server.requests) == 2
+
+
 def test_a_request_without_its_names_is_refused_and_the_cell_reported_as_a_hole(tmp_path, out, capsys):
     replies = [{"content": "Please do what I told you before.", "contains": ORDER_HEAD}, {"content": "I see."}]
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, replies)))
@@ -283,11 +295,12 @@ def test_batches_are_collected_by_the_next_run_after_a_kill(claude, silent, tmp_
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130, process.stderr.read()
     server.end_batches()
+    command.remove("--prompt-generator-batch")  # what was paid for is collected without it too
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert len(server.batches) == 1, "nothing was handed in twice"
     assert len(rows_of(out)) == 24
-    assert out.with_suffix(".prompts.jsonl").exists()
+    assert '"batch_done": "msgbatch_1"' in out.with_suffix(".prompts.jsonl").read_text("utf-8")
 
 
 def test_the_budget_ends_a_run_with_status_3_and_what_is_there_is_good(claude, silent, out, capsys):

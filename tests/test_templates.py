@@ -69,6 +69,9 @@ def test_v2_fills_templates_from_a_folder_and_leaves_it_alone(tmp_path, capsys):
     assert {row["metadata"]["vault"].partition(":")[0] for row in rows} == {"vault"}
     assert any("Garden" in row["conversations"][0]["content"] for row in rows)
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(NOTES)
+    (folder / "Garden/Beds.md").write_text("# Beds\n\nNothing but leeks now\n")
+    assert v2(["--model", f"scripted:{tmp_path / 'replies.jsonl'}", "--output", str(out), *flags]) == 2
+    assert "vaults was" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("folder", "words"), [("gone", "is no folder"), ("empty", "holds no Markdown notes")])

@@ -60,6 +60,7 @@ def test_text_and_native_calls_and_several_turns_are_judged(tmp_path, capsys):
     assert "label true                 3              1" in report
     assert "label none                 1              0" in report
     assert "agree in 80.0% of 5 labelled rows" in report
+    assert "kappa 0.545" in report  # (0.8 - 0.56) / 0.44
     assert "       1  no tool is called, and nothing says whether one should be" in report
     assert "       2  parameters.missing_field:newPath" in report
     rows = relabelled(capsys, path)

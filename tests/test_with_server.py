@@ -114,16 +114,16 @@ def test_a_command_whose_server_died_has_failed(place):
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, status, said",
     [
-        (f'"{sys.executable}" -c "raise SystemExit(5)"', "the server ended with status 5 before it answered"),
-        ("no-such-program --port 1", "cannot start the server 'no-such-program --port 1'"),
-        ("'", "cannot start the server"),
+        (f'"{sys.executable}" -c "raise SystemExit(5)"', 1, "the server ended with status 5 before it answered"),
+        ("no-such-program --port 1", 2, "cannot start the server 'no-such-program --port 1'"),
+        ("'", 2, "cannot start the server"),
     ],
 )
-def test_a_server_that_does_not_start_is_a_sentence(place, line, said):
+def test_a_server_that_does_not_start_is_a_sentence(place, line, status, said):
     done = run(line, place[1], "python", "-c", "print('asked')")
-    assert done.returncode in (1, 2) and said in done.stderr and not done.stdout
+    assert done.returncode == status and said in done.stderr and not done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -147,6 +147,34 @@ def test_a_signal_reaches_the_command_and_the_server_ends_too(place, tmp_path, n
     running.send_signal(getattr(signal, name))
     assert running.wait(timeout=30) == 3
     assert is_gone(child)
+
+
+def test_a_signal_while_the_server_still_loads_ends_both(place):
+    line, url, child = place
+    words = [sys.executable, "Tools/with_server.py", "--server", f"{line.removesuffix('0.7')}60", "--base-url", url]
+    running = subprocess.Popen([*words, "--", "python", "-c", ""], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not (child.exists() and child.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    assert "stopped before the server answered" in running.communicate(timeout=30)[1]
+    assert running.returncode == 3 and is_gone(child)
+
+
+def test_a_server_that_does_not_want_to_end_is_killed(monkeypatch, tmp_path):
+    monkeypatch.setattr(with_server, "_LONGEST_GOODBYE_S", 0.5)
+    code = "import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    code += "pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+    ignores = tmp_path / "ignores"
+    with with_server.started(shlex.join([sys.executable, "-c", code, str(ignores)]), None) as server:
+        deadline = time.monotonic() + 20
+        while not ignores.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert server.poll() == -signal.SIGKILL
+
+
+def test_a_command_that_a_signal_ended_has_failed(place):
+    assert run(*place[:2], "python", "-c", "import os; os.kill(os.getpid(), 9)").returncode == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
