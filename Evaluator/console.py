@@ -45,6 +45,7 @@ def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
         return USAGE
     except OSError as error:
         log.error("error: %s", describe_os_error(error), exc_info=verbose)
+        _flush_or_discard_stdout()
         return FAILED
 
 
@@ -58,6 +59,15 @@ def describe_os_error(error: OSError) -> str:
     return f"{error.strerror or error}: {error.filename}" if error.filename else f"{error.strerror or error}"
 
 
+def _flush_or_discard_stdout() -> None:
+    """Write what waits to be written, where that was not what failed."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        _discard_stdout()
+
+
 def _discard_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush cannot fail on the closed pipe again."""
+    """Point stdout at nothing, so that the interpreter's last flush cannot fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

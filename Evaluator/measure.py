@@ -179,9 +179,9 @@ def measure(args: argparse.Namespace) -> int:
     written_before = _written_at(files.run)
     try:
         status = run_plan(plan, run_args, catalog)
-    except UsageError:  # nothing was asked, and what lies there may be another's
-        raise
     except ReportedError as error:
+        if isinstance(error, UsageError) and _written_at(files.run) == written_before:
+            raise  # nothing was asked, and what lies there may be another's
         failure = error
     is_replaced = not args.overwrite or _written_at(files.run) != written_before
     rows = rows_of_run(files, settings_of(plan, run_args, catalog)) if is_replaced else []

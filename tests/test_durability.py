@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmark import server
+from Tools.selfplay_generator import main as v1
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("selfplay_generator.py", "selfplay_generator_v2.py")
@@ -159,6 +160,47 @@ def test_a_full_disk_is_one_sentence_and_the_journal_stays_good(tmp_path):
         assert run(command(SCRIPTS[0], url, output)).returncode == 0
     assert_complete(output)
     assert output.with_suffix(".journal").read_bytes().startswith(kept)
+
+
+def test_an_output_that_cannot_be_written_is_status_1_and_made_by_the_next_run(tmp_path, monkeypatch, capsys):
+    replies, output = tmp_path / "replies.jsonl", tmp_path / "out.jsonl"
+    replies.write_text('{"content": "No."}\n', encoding="utf-8")
+    flags = ["--model", f"scripted:{replies}", "--output", str(output), "--num-examples", "10"]
+
+    def no_space(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    assert v1(flags) == 1 and "No space left" in capsys.readouterr().err
+    assert not output.exists() and not list(tmp_path.glob(".*unfinished"))
+    monkeypatch.undo()
+    assert v1(flags) == 0 and len(output.read_text("utf-8").splitlines()) == 10
+
+
+def test_answers_under_way_when_a_signal_comes_are_kept(model_server, tmp_path):
+    fake, output = model_server(latency_s=1.0), tmp_path / "out.jsonl"
+    process = subprocess.Popen(command(SCRIPTS[0], fake.url, output), stderr=subprocess.PIPE, text=True)
+    while fake.count < 8 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 3, said
+    assert len(output.read_text("utf-8").splitlines()) == 8
+
+
+def test_attempts_of_before_count_when_a_run_goes_on(tmp_path):
+    replies, prompts, output = tmp_path / "replies.jsonl", tmp_path / "set.json", tmp_path / "out.jsonl"
+    cut_off = {"content": "x", "contains": "long", "finish_reason": "length"}
+    replies.write_text(f'{json.dumps(cut_off)}\n{{"content": "Short."}}\n', encoding="utf-8")
+    prompts.write_text(json.dumps([{"id": "a", "question": "Be long"}, {"id": "b", "question": "Be short"}]))
+    flags = ["--model", f"scripted:{replies}", "--prompt-set", str(prompts), "--num-examples", "4"]
+    files = (output, output.with_suffix(".rejects.jsonl"))
+    assert v1([*flags, "--output", str(output)]) == 0
+    before, journal = [path.read_bytes() for path in files], output.with_suffix(".journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(line for line in lines if b'"label"' not in line))
+    assert v1([*flags, "--output", str(output)]) == 0
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_a_second_run_on_the_same_output_is_refused(tmp_path):

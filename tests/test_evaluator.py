@@ -81,6 +81,27 @@ def test_a_model_that_does_nothing_and_one_that_guesses_score_0(tmp_path, prompt
     assert (status, rate_of(report)) == (1, 0.0)
 
 
+def test_a_stopped_evaluation_is_reported_as_incomplete_with_the_status_of_the_signal(tmp_path, model_server):
+    server, output = model_server(latency_s=0.05), tmp_path / "report.json"
+    command = [sys.executable, "-m", "Evaluator", "--model", "fake", "--base-url", server.url, "--concurrency", "2"]
+    command += ["--min-pass-rate", "1", "--output", str(output)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while server.count < 20 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    report = json.loads(output.read_text("utf-8"))
+    assert process.returncode == 3 and "the evaluation is not complete" in said
+    assert not report["is_complete"] and 0 < report["summary"]["num_prompts"] < 235
+
+
+def test_what_was_answered_before_a_key_was_refused_is_reported(tmp_path, model_server):
+    server = model_server(faults={"401": 30})
+    flags = ["--base-url", server.url, "--prompt-set", str(TOOL_PROMPTS), "--concurrency", "1"]
+    status, report = evaluate(tmp_path, "fake", *flags)
+    assert status == 2 and not report["is_complete"] and report["summary"]["num_prompts"] == 29
+
+
 def planted(prompt: Prompt, stage: str) -> str:
     """The right answer with one fault that the check of this name must find."""
     call = prompt.expected_call
@@ -378,6 +399,14 @@ def two_reports(tmp_path):
             tmp_path, scripted(tmp_path / f"model-{name}.jsonl", answers), "--prompt-set", str(TOOL_PROMPTS), name=name
         )
     return tmp_path / "a.json", tmp_path / "b.json"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_one_sentence_and_status_1(two_reports):
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "Evaluator", "compare", *map(str, two_reports)]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
 
 def test_compare_gives_what_a_hand_calculation_gives(two_reports, capsys):

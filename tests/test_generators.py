@@ -289,6 +289,28 @@ def test_a_file_that_is_not_ours_is_left_alone(self_player, out, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["precious", "{}\n", '{"a": 1}\n{"reject"'])
+def test_a_journal_that_is_not_ours_is_left_alone(self_player, out, content, capsys):
+    journal = out.with_suffix(".journal")
+    journal.write_text(content)
+    assert v2([*self_player, "--output", str(out), "--num-examples", "4"]) == 2
+    assert "is damaged at byte 0" in capsys.readouterr().err and journal.read_text() == content
+
+
+@pytest.mark.parametrize("content", ["", '{"set', '{"settings": {"seed": 9', '{"settings": {"seed": 9}}\n{"conv'])
+def test_a_journal_that_was_torn_before_its_first_entry_begins_anew(self_player, out, content):
+    out.with_suffix(".journal").write_text(content)
+    assert v2([*self_player, "--output", str(out), "--num-examples", "4"]) == 0
+    assert len(rows_of(out)) == 4
+
+
+def test_rejects_between_samples_do_not_add_up(scripted, out):
+    bad = [{"content": text, "contains": SEED_TEXT[:30]} for text in ("Yes", REQUEST, "No", "1. One.\n2. Two.")]
+    flags = ["--prompt-method", "free", "--no-distinct", "--num-examples", "120"]
+    assert v2(["--model", scripted(*bad, CALL), "--output", str(out), *flags]) == 0
+    assert len(rows_of(out)) == 120 and len(rows_of(out.with_suffix(".rejects.jsonl"))) > 200
+
+
 def test_a_damaged_journal_is_refused_and_kept(self_player, out, capsys):
     command = [*self_player, "--output", str(out), "--num-examples", "5"]
     v2(command)
@@ -544,6 +566,12 @@ def test_a_request_that_cannot_be_worded_for_many_answers_does_not_end_the_run(o
     assert v2(["--model", f"scripted:{tmp_path / 'r.jsonl'}", *flags, "--output", str(out)]) == 1
     reasons = Counter(reject["reason"] for reject in rows_of(out.with_suffix(".rejects.jsonl")))
     assert reasons.pop("prompt.given_up") > 200 and 0 < reasons.total() <= 80
+
+
+def test_a_scripted_reply_that_was_cut_off_in_a_made_up_result_is_whole(out, tmp_path, scripted):
+    reply = {"content": f'{CALL}\n\nResult: {{"succ', "finish_reason": "length"}
+    assert v1(["--model", scripted(reply), "--output", str(out), "--num-examples", "2"]) == 0
+    assert len(rows_of(out)) == 2 and not rows_of(out.with_suffix(".rejects.jsonl"))
 
 
 def test_scripted_replies_are_lines_of_bytes(out, tmp_path, capsys):

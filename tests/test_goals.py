@@ -7,7 +7,7 @@ import pytest
 from Evaluator.catalog import CONTEXT
 from Evaluator.execution import NOTHING, execute
 from Evaluator.goal_writing import NoGoal, goal_of
-from Evaluator.goals import shortcomings
+from Evaluator.goals import is_like, shortcomings
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Message, Prompt, ToolCall
 from Evaluator.tool_calls import render_turn
@@ -258,3 +258,17 @@ def test_odd_values_are_judged_and_no_crash(calls):
 def test_without_calls_nothing_happened():
     assert shortcomings(NOTHING, {"agents": {"removed": [AGENT]}})[0].code == "execution.not_done:agents.removed"
     assert WORKSPACE in small_vault().workspaces
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "fits"),
+    [
+        ("The beans come late", "The beans are late", True),
+        ("The beans are late", "The beans are not late", False),
+        ("No beans today", "Beans in bed two", False),
+        ("Water 5 beds", "Water 7 beds", False),
+        ("beans late " * 40, "Beans are late", False),
+    ],
+)
+def test_a_free_text_has_the_numbers_the_negation_and_the_size_of_its_model(text, model, fits):
+    assert is_like(text, model) is fits

@@ -47,6 +47,18 @@ def test_a_path_from_thin_air_is_not(request_text, path):
     ]
 
 
+def test_what_is_replaced_by_itself_is_no_change():
+    said = codes(
+        "Replace beans by beans in Garden/Beds.md",
+        "contentManager_replaceContent",
+        vault=small_vault(),
+        filePath="Garden/Beds.md",
+        oldContent="beans",
+        newContent="beans",
+    )
+    assert said == ["grounding.same_value:newContent"]
+
+
 def test_ids_come_from_the_talk_or_the_vault():
     assert codes("Delete the plant agent", "agentManager_deleteAgent", vault=small_vault(), id=AGENT) == []
     assert (

@@ -1,12 +1,15 @@
+import contextlib
 import json
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import pytest
 
-from Evaluator.backends.endpoint_pool import Patience
+from Evaluator.backends.endpoint_pool import Patience, retry_after_s
 from Evaluator.backends.openai_compatible import OpenAICompatibleClient
 from Evaluator.model_client import (
     ConfigurationRefused,
@@ -173,6 +176,48 @@ def test_retry_after_holds_all_workers_back(model_server, client_for):
         threading.Timer(0.4, client.stop).start()
         client.complete(ASK, OPTIONS)
     assert server.count == 1
+
+
+def test_retry_after_holds_the_other_workers_back_too(model_server, client_for):
+    server = model_server(faults={"429": 1}, retry_after="2")
+    client = client_for(server.url, concurrency=4)
+
+    def ask():
+        with contextlib.suppress(Stopped):
+            client.complete(ASK, OPTIONS)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        time.sleep(0.5 if number == 0 else 0.1)
+    client.stop()
+    for thread in threads:
+        thread.join()
+    assert server.count == 1
+
+
+def test_a_retry_after_may_be_a_date():
+    then = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
+    assert 27 < retry_after_s(then) <= 30
+    assert [retry_after_s(text) for text in (None, "2.5", "-3", "soon")] == [None, 2.5, 0.0, None]
+
+
+def test_an_endpoint_comes_back_after_a_request_that_did_not_fit(model_server, client_for):
+    server = model_server(faults={"context": 1})
+    client = client_for(server.url, give_up_after_s=6.0)
+    with pytest.raises(SampleFailed):
+        client.complete(ASK, OPTIONS)
+    server.__exit__()
+    threading.Timer(0.5, lambda: model_server(port=server.port)).start()
+    assert client.complete(ASK, OPTIONS).message.content
+
+
+def test_an_answer_that_is_cut_off_in_a_made_up_result_is_whole(model_server, client_for):
+    server = model_server()
+    message = {"role": "assistant", "content": 'tool_call: a\narguments: {}\n\nResult: {"succ'}
+    server.completion = lambda *_: {"choices": [{"finish_reason": "length", "message": message}]}
+    completion = client_for(server.url).complete(ASK, OPTIONS)
+    assert (completion.message.content, completion.is_truncated) == ("tool_call: a\narguments: {}\n", False)
 
 
 def test_a_refused_connection_costs_no_attempts_and_is_waited_for(model_server, client_for):

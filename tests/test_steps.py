@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from Evaluator.errors import UsageError
+from Evaluator.runs.signals import Signals
 from Evaluator.runs.steps import ROOT, Step, StepFailed, Steps
 
 SLOW = "import sys, time; open(sys.argv[1], 'a').write('x'); time.sleep(60)"
@@ -207,3 +208,22 @@ def _is_free(state):
     except UsageError:
         return False
     return True
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals")
+def test_a_closed_terminal_is_told_of_twice_and_counts_once():
+    with Signals() as signals:
+        signals.interrupt = False
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert (signals.received, signals.status) == ([signal.SIGHUP], 3)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals")
+def test_what_nohup_started_goes_on_when_the_terminal_is_closed():
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)

@@ -68,6 +68,14 @@ def test_text_and_native_calls_and_several_turns_are_judged(tmp_path, capsys):
     assert rows[1]["behavior"] == "x"
 
 
+def test_what_an_earlier_turn_named_is_known(tmp_path, capsys):
+    ask = {"role": "user", "content": "Open it then, please, the beds"}
+    turn = render_turn([call("vaultManager_openNote", path="Garden/Plan.md")])
+    before = [{"role": "user", "content": "Which note is about the beds?"}, Message("assistant", "Garden/Plan.md is.")]
+    path = written(tmp_path / "rows.jsonl", row(*before, ask, turn), row(ask, turn))
+    assert [one["label"] for one in relabelled(capsys, path)] == [True, False]
+
+
 def test_what_is_no_row_is_told_by_its_line_and_status_1(tmp_path, capsys):
     path = written(
         tmp_path / "rows.jsonl",

@@ -117,6 +117,25 @@ CALL_DAMAGE = {
 }
 
 
+_NO_GOALS = (
+    "none",
+    "N/A",
+    "null",
+    "undefined",
+    "-",
+    "___",
+    "xxx",
+    "TBD",
+    "value",
+    "placeholder",
+    "example",
+    "your_goal",
+)
+CALL_DAMAGE |= {
+    f"the goal {word!r}": (with_context(primaryGoal=word), "context.placeholder:primaryGoal") for word in _NO_GOALS
+}
+
+
 @pytest.mark.parametrize("kind", CALL_DAMAGE)
 def test_a_damaged_call_is_false_with_the_right_code(kind, tool_prompts, catalog):
     damage, codes = CALL_DAMAGE[kind]
@@ -269,6 +288,30 @@ def test_an_expected_tool_may_be_expected_twice(catalog, tool_prompts):
     assert not validate(render_turn([prompt.expected_call]), prompt, catalog).label
 
 
+WORDS = {
+    "ask": "Which note do you mean?",
+    "refuse": "I cannot send e-mail from here. Shall I write a draft instead?",
+    "confirm": "That would delete 14 notes for good. Shall I go ahead?",
+    "other": "Done. Anything else?",
+}
+
+
+@pytest.mark.parametrize("right", ["ask", "refuse", "confirm"])
+@pytest.mark.parametrize("did", WORDS)
+def test_of_plain_answers_only_the_behaviour_that_is_right_is_true(catalog, right, did):
+    prompt = Prompt("p", "q", expects_call=False, behavior=right)
+    verdict = validate(Message("assistant", WORDS[did]), prompt, catalog)
+    assert verdict.codes == ([] if did == right else [f"relevance.wrong_behavior:{did}"])
+    assert (verdict.behavior, verdict.checks["relevance"]) == (did, did == right)
+
+
+def test_the_same_call_twice_is_false_where_no_tool_is_expected(catalog, tool_prompts):
+    prompt = replace(tool_prompts[0], expected_tools=(), goal=None)
+    twice = validate(render_turn([prompt.expected_call] * 2), prompt, catalog)
+    assert twice.codes == [f"relevance.repeated_call:{prompt.expected_call.name}"]
+    assert validate(render_turn([prompt.expected_call]), prompt, catalog).checks["relevance"] is None
+
+
 # -- whatever a model writes gives a verdict ------------------------------------------------------------------------
 
 _CATALOG = load_catalog()
@@ -281,7 +324,7 @@ _MARKS = st.sampled_from(
 def assert_is_verdict(message):
     verdict = validate(message, _PROMPT, _CATALOG)
     assert isinstance(verdict, Verdict)
-    assert verdict.label is (not verdict.findings)
+    assert verdict.label is all(passed is not False for passed in verdict.checks.values())
     json.dumps(verdict.codes)
 
 

@@ -11,7 +11,7 @@ from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_set
 from Evaluator.trials.random_calls import random_call
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import CATALOG
-from Tools.measure_validator import main, measure
+from Tools.measure_validator import main, measure, measure_independent
 
 
 def test_the_error_rates_stay_under_their_limits():
@@ -22,6 +22,18 @@ def test_the_error_rates_stay_under_their_limits():
     assert len({operator for operator, _ in wrong.judged}) >= 20
     assert wrong.rate <= 0.001, wrong.examples
     assert right.rate <= 0.01, right.examples
+
+
+def test_the_figures_of_readme_hold():
+    """5 of the wrong answers made by operators, 1 of the right ones; 2 and 0 of those written by hand."""
+    prompts = load_prompt_sets([TOOL_PROMPTS, HELDOUT_PROMPTS]).prompts
+    for (wrong, right), counts in (
+        (measure(prompts, CATALOG, seed=0), (13592, 5, 4124, 1)),
+        (measure_independent(prompts, CATALOG), (139, 2, 139, 0)),
+        (measure_independent(prompts, CATALOG, knows_goals=False), (139, 99, 139, 18)),
+    ):
+        found = (wrong.judged.total(), wrong.missed.total(), right.judged.total(), right.missed.total())
+        assert found == counts, [*wrong.examples, *right.examples]
 
 
 def test_a_validator_that_is_wrong_too_often_is_status_1(capsys):

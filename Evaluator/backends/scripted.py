@@ -28,13 +28,12 @@ class ScriptedClient:
         fitting = [reply for reply in self._replies if reply.get("contains") and reply["contains"] in asked]
         fitting = fitting or [reply for reply in self._replies if not reply.get("contains")] or self._replies
         reply = fitting[zlib.crc32(f"{options.seed}:{asked}".encode(errors="replace")) % len(fitting)]
-        content = reply.get("content")
+        content, finish_reason = reply.get("content"), reply.get("finish_reason", "stop")
         if content:
-            content, _ = cut_at_stop(content, options.stop)
+            content, was_cut = cut_at_stop(content, options.stop)
+            finish_reason = "stop" if was_cut else finish_reason
         message = Message("assistant", content, tuple(reply.get("tool_calls") or ()))
-        return Completion(
-            message, reply.get("finish_reason", "stop"), len(asked.split()), len((content or "").split()), 0.0
-        )
+        return Completion(message, finish_reason, len(asked.split()), len((content or "").split()), 0.0)
 
     def stop(self) -> None:
         pass

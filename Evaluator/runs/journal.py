@@ -19,6 +19,8 @@ from Evaluator.records import Reject, Sample, to_json_line
 from Evaluator.runs.file_lock import take_lock
 from Evaluator.runs.sinks import Holes, Tally
 
+_BEGINNING = b'{"settings"'
+
 
 class JournalError(UsageError):
     """A journal that cannot be continued; the sentence says what differs and what to do."""
@@ -74,11 +76,18 @@ class Journal:
                     self._index(line, end)
                 end += len(line)
         if not self.has_entries:
+            self._refuse_anothers()
             return 0
         self._compare(header)
         if os.fstat(self._file.fileno()).st_size > end:
             self._file.truncate(end)
         return end
+
+    def _refuse_anothers(self) -> None:
+        """Raise JournalError for a file without entries that is no beginning of a journal, torn or whole."""
+        self._file.seek(0)
+        if not _BEGINNING.startswith(self._file.read(len(_BEGINNING))):
+            raise self._damaged(0)
 
     def _index(self, line: bytes, offset: int) -> None:
         entry = self._parse(line, offset)
