@@ -69,6 +69,20 @@ def test_a_fault_is_tried_again_and_then_fails_the_sample(teacher):
     assert len(server.requests) == 2
 
 
+def test_an_answer_that_the_service_filters_fails_one_request_alone(teacher):
+    blocked = (400, {}, "invalid_request_error", "Output blocked by content filtering policy")
+    client, server = teacher(blocked, "Fine.", blocked, max_retries=1, give_up_after_s=0.1)
+    assert client.complete(ASK, OPTIONS).message.content == "Fine."
+    with pytest.raises(SampleFailed, match="content filtering") as error:
+        client.complete(ASK, OPTIONS)
+    assert error.value.reason == "endpoint.filtered" and len(server.requests) == 4
+    poor = (400, {}, "invalid_request_error", "Your credit balance is too low to access the Anthropic API.")
+    client, server = teacher(poor)
+    with pytest.raises(ConfigurationRefused, match="credit balance"):
+        client.complete(ASK, OPTIONS)
+    assert len(server.requests) == 1
+
+
 def test_an_unknown_model_gives_the_models_that_there_are(teacher):
     client, _ = teacher("x", model="claude-retired-1")
     with pytest.raises(ConfigurationRefused, match=r"claude-retired-1.*claude-test-1"):

@@ -7,7 +7,15 @@ parameters are not sent: the SDK's messages.create has had none since 2.0, and c
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from Evaluator.backends.endpoint_pool import Busy, EndpointPool, Faulty, Patience, Unreachable, retry_after_s
+from Evaluator.backends.endpoint_pool import (
+    Busy,
+    EndpointPool,
+    Faulty,
+    Fruitless,
+    Patience,
+    Unreachable,
+    retry_after_s,
+)
 from Evaluator.model_client import Completion, ConfigurationRefused, SampleFailed, SamplingOptions
 from Evaluator.records import Message
 
@@ -79,6 +87,8 @@ class AnthropicService:
         if status == 404:
             return ConfigurationRefused(f"{missing} (HTTP 404)") if missing else self._no_such_model("HTTP 404")
         said = f"{url} refuses the request (HTTP {status}): {error.message[:300]}"
+        if "content filtering" in error.message.lower():  # of what it wrote: the account and the others are well
+            return Fruitless("endpoint.filtered", said)
         return ConfigurationRefused(f"{said}. {self._models()}" if self._model in error.message else said)
 
     def _no_such_model(self, sign: str) -> ConfigurationRefused:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-Reply = str | dict | tuple[int, dict[str, str]] | Callable[[dict], str | dict]
+Reply = str | dict | tuple[int, dict[str, str]] | tuple[int, dict[str, str], str, str] | Callable[[dict], str | dict]
 
 
 class _Server(ThreadingHTTPServer):
@@ -18,8 +18,8 @@ class _Server(ThreadingHTTPServer):
 class FakeAnthropicServer:
     """Says `replies` one by one, then the last again.
 
-    A reply is a text, fields of a message, (status, headers) for an error, or a function of the request that gives
-    one of the first two. `requests` are the bodies of messages, whether they came alone or in a batch.
+    A reply is a text, fields of a message, (status, headers[, type, message]) for an error, or a function of the
+    request that gives one of the first two. `requests` are the bodies of messages, whether they came alone or in a batch.
 
     A batch is in progress for `polls` questions after its state; its results come in reverse order. `endings` are
     taken by its requests one by one, then all succeed: "canceled", "expired", or the error type of one that errored.
@@ -76,7 +76,7 @@ class FakeAnthropicServer:
                 return 400, {}, "invalid_request_error"
             reply = self.replies.popleft() if len(self.replies) > 1 else self.replies[0]
         if isinstance(reply, tuple):
-            return *reply, "api_error"
+            return reply if len(reply) > 2 else (*reply, "api_error")
         return _message(request, reply(request) if callable(reply) else reply, self.usage)
 
     def _take_batch(self, entries: list[dict]) -> dict | tuple[int, dict[str, str], str]:
@@ -190,8 +190,8 @@ class FakeAnthropicServer:
                 else:
                     self._reply(200, answer)
 
-            def _error(self, status: int, headers: dict[str, str], kind: str) -> None:
-                error = {"type": kind, "message": f"made to fail with {status}"}
+            def _error(self, status: int, headers: dict[str, str], kind: str, message: str = "") -> None:
+                error = {"type": kind, "message": message or f"made to fail with {status}"}
                 self._reply(status, {"type": "error", "error": error}, headers)
 
             def _reply(self, status: int, payload: dict, headers: dict[str, str] | None = None) -> None:
