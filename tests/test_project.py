@@ -83,10 +83,12 @@ TRAINERS_KNOW = {
     "Evaluator.label_balance",
     "Evaluator.records",
     "Evaluator.rows",
+    "Evaluator.runs.file_lock",
     "Evaluator.runs.signals",
     "Evaluator.tool_calls",
 }
-"""What a row is and what labels weigh, how a program ends, which weights the embedded engine has: no more of it."""
+"""What a row is and what labels weigh, how a program ends and keeps others out, which weights the embedded engine has:
+no more of it."""
 EXPERIMENTS_KNOW = TRAINERS_KNOW | {
     "Evaluator.catalog",
     "Evaluator.decontamination",

@@ -892,6 +892,16 @@ def test_an_adapter_of_another_model_is_one_sentence(tiny, tmp_path, capfd):
     assert "does not fit" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("more", [(), ("--resume",), ("--overwrite",)])
+def test_a_second_run_in_a_folder_is_refused_and_leaves_it_alone(tiny, tmp_path, capfd, more):
+    rows, output = write_rows(tmp_path / "a.jsonl"), tmp_path / "run"
+    with RunFolder(output).held():
+        base = ["--model-name", tiny, "--local-file", rows, "--output", str(output), "--device", "cpu"]
+        assert train_sft.main([*base, "--max-steps", "1", *more]) == 2
+    assert "another run is at work" in capfd.readouterr().err
+    assert [path.name for path in output.iterdir()] == ["run.lock"]
+
+
 def test_overwrite_loses_nothing_until_the_new_run_can_begin(tiny, tmp_path, capfd):
     rows, output = write_rows(tmp_path / "a.jsonl"), tmp_path / "run"
     assert train(train_sft, tiny, rows, output, "--max-steps", "1")[0] == 0

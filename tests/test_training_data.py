@@ -273,6 +273,14 @@ def test_a_run_that_was_cut_short_needs_resume(tmp_path):
     assert not folder.is_complete("sft", {"seed": 0}, {"a": "x"}, resume=True, overwrite=False)
 
 
+def test_two_runs_do_not_work_in_one_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.held(), pytest.raises(UsageError, match="another run is at work"), RunFolder(folder.path).held():
+        pass
+    with folder.held():
+        assert folder.record() is None
+
+
 def test_how_often_a_run_writes_may_change_while_it_goes_on(tmp_path):
     folder = RunFolder(tmp_path / "run")
     often = {"save_steps": 50, "eval_steps": 50, "logging_steps": 1, "report_to": []}

@@ -2,12 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from Evaluator.errors import ReportedError, UsageError
+from Evaluator.runs.file_lock import take_lock
 
 NEED_NOT_AGREE = ("output", "save_steps", "eval_steps", "logging_steps", "report_to", "memory_gb", "model_size")
 """Settings that do not change what is learnt."""
@@ -36,6 +38,15 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out of the folder meanwhile. Raises UsageError where another one is at work."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "run.lock").open("ab") as lock:
+            if not take_lock(lock):
+                raise UsageError(f"another run is at work in {self.path}: wait for it, or choose another --output")
+            yield
 
     def record(self) -> dict[str, Any] | None:
         """The run record, None where there is no run yet. Raises UsageError when it cannot be read."""

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ def run_training(args: argparse.Namespace, method: Method) -> int:
             log.info("%s is complete already", folder.path)
             print(folder.path)
         return OK
-    with Signals("stopping after the step under way") as signals:
+    others_wait = folder.held() if is_main_process() else nullcontext()
+    with others_wait, Signals("stopping after the step under way") as signals:
         try:
             return _train(args, settings, method, data, folder, signals)
         except KeyboardInterrupt:

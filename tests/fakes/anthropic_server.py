@@ -19,7 +19,8 @@ class FakeAnthropicServer:
     """Says `replies` one by one, then the last again.
 
     A reply is a text, fields of a message, (status, headers[, type, message]) for an error, or a function of the
-    request that gives one of the first two. `requests` are the bodies of messages, whether they came alone or in a batch.
+    request that gives one of the first two. `requests` are the bodies of messages, whether they came alone or in a
+    batch.
 
     A batch is in progress for `polls` questions after its state; its results come in reverse order. `endings` are
     taken by its requests one by one, then all succeed: "canceled", "expired", or the error type of one that errored.
