@@ -20,6 +20,7 @@ from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.flag_types import number
 from Evaluator.records import to_json_line
 from Evaluator.rows import BadLine, Row, read_rows
+from Tools.own_output import refuse_own_output
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def mix_files(args: argparse.Namespace) -> int:
+    refuse_own_output([*args.files, *args.curated])
     (rows, num_bad), (curated, num_bad_curated) = _read(args.files), _read(args.curated)
     if args.curated_share and not curated:
         raise UsageError("there are no curated rows: give --curated FILE, or --curated-share 0 to do without")

@@ -89,6 +89,8 @@ def templates_for_folder(templates: Templates, vaults: Sequence[Vault], catalog:
     if not any(path.endswith(".md") for path in vaults[0].notes):
         raise UsageError(f"the vault {vaults[0].name} holds no Markdown notes")
     fitting = templates.that_fit(vaults, catalog)
+    if not fitting.templates:
+        raise UsageError(f"the vault {vaults[0].name} has nothing for any of the templates")
     covered = {one["tool"] for one in fitting.templates}
     missing = sorted({one["tool"] for one in templates.templates} - covered)
     if missing:

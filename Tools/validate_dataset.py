@@ -24,6 +24,8 @@ from Evaluator.records import CHECKS, Verdict, to_json_line
 from Evaluator.rejudge import CannotJudge, Judge, relabelled
 from Evaluator.rows import BadLine, Row, read_rows
 from Evaluator.vault.loading import load_folder
+from Tools.own_output import refuse_own_output
+from Tools.prompts.prompt_flags import vault_folder
 
 log = logging.getLogger(__name__)
 SHOWN_BAD_LINES = 20
@@ -99,7 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="prompt sets that rows may come from, found by their prompt_id (default: the bundled ones)",
     )
-    group.add_argument("--vault-path", type=Path, metavar="DIR", help="the folder that rows were made with, if one was")
+    group.add_argument(
+        "--vault-path", type=vault_folder, metavar="DIR", help="the folder that rows were made with, if one was"
+    )
     group = parser.add_argument_group("output")
     group.add_argument(
         "--relabel",
@@ -118,6 +122,8 @@ def judge_files(args: argparse.Namespace) -> int:
     if not args.files and sys.stdin.isatty():
         raise UsageError("name a file to judge, or - for stdin")
     args.files = args.files or ["-"]
+    if args.relabel:
+        refuse_own_output(args.files)
     judge = Judge(
         load_catalog(args.catalog),
         {prompt.id: prompt for prompt in load_prompt_sets(args.prompt_set).prompts},

@@ -1,17 +1,18 @@
 """Cells: what prompts are about, with the right answer and the goal of each."""
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from Evaluator.catalog import CONTEXT
-from Evaluator.records import Message
+from Evaluator.catalog import CONTEXT, load_catalog
+from Evaluator.records import Message, ToolCall
 from Evaluator.tool_calls import parse_text, render_turn
 from Evaluator.validator import validate
 from tests.vaults import CATALOG, TEMPLATES, training_cells
-from Tools.prompts.cells import right_answer
+from Tools.prompts.cells import right_answer, wanted
 from Tools.prompts.phrasing import Persona, Phrasing, is_action, load_manners, with_typo, worded
 from Tools.prompts.usable_requests import check_names, clean_request
 
@@ -155,3 +156,12 @@ def test_a_typing_mistake_is_in_an_ordinary_word_only():
         assert '"some quoted words"' in slip and "{note}" in slip and slip.endswith("openai")
         assert sum(one != other for one, other in zip(slip.split(), text.split(), strict=True)) == 1
     assert with_typo("{note}", "", random.Random(1)) == "{note}"
+
+
+def test_a_context_may_be_a_parameter_of_a_tools_own(tmp_path):
+    parameters = {"type": "object", "properties": {"q": {"type": "string"}, "context": {"type": "string"}}}
+    tool = {"manager": "", "mode": "", "summary": "Asks.", "effect": "read", "parameters": parameters}
+    path = tmp_path / "catalog.json"
+    path.write_text(json.dumps({"name": "own", "server_version": "1", "tools": {"ask": tool}}), encoding="utf-8")
+    catalog = load_catalog(path)
+    assert wanted(ToolCall("ask", {"q": "a", "context": "x"}), catalog) == ["Asks.", "- q: a", "- context: x"]

@@ -272,3 +272,19 @@ def test_without_calls_nothing_happened():
 )
 def test_a_free_text_has_the_numbers_the_negation_and_the_size_of_its_model(text, model, fits):
     assert is_like(text, model) is fits
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        ({"nots": {"removed": ["a.md"]}}, "unknown part nots"),
+        ({"notes": {"moved": "abc"}}, "moved: 'abc'"),
+        ({"notes": {"gone": ["abc"]}}, "gone: "),
+        ({"notes": []}, '"notes" of its goal is no object'),
+        ({"result": "x"}, '"result" of its goal is no object'),
+        ({"about": 5}, '"about" of its goal is no text'),
+    ],
+)
+def test_a_goal_of_another_form_is_refused(goal, said):
+    prompt = Prompt("p", "Do it", vault=small_vault(), goal=goal)
+    assert said in goal_fault(prompt, CATALOG)

@@ -200,3 +200,14 @@ def test_a_written_request_is_compared_with_those_of_the_templates_before_it_aft
     with pytest.raises(UnusablePrompt) as unusable:
         writer.prompt_for(written, 0, random.Random(0))
     assert unusable.value.reason == "prompt.exact_duplicate"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Проекты/Заметки.md", "日本語/会議.md", "Die Ideen und das Leben/Notizen.md"],
+)
+def test_a_name_may_be_in_another_language(name):
+    request = f"Please open {name} for me."
+    assert clean_request(request, [name]) == request
+    with pytest.raises(UnusablePrompt, match="another language"):
+        clean_request("Öffne bitte die Notiz und lies sie mir vor, das ist alles")

@@ -31,6 +31,22 @@ def test_the_next_run_finds_texts_and_tokens(path):
         assert (kept.num_texts, kept.tokens, kept.most_tokens) == (2, (105, 21), 126)
 
 
+@pytest.mark.parametrize("text", ['{"my": "settings"}', "a note", '{"order": 3}'])
+def test_a_file_of_somebody_else_is_left_alone(path, text):
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match="no file of a teacher's requests"):
+        PromptsFile(path)
+    assert path.read_text("utf-8") == text
+
+
+@pytest.mark.parametrize("text", ["", '{"tok', '{"order": "o1", "te'])
+def test_a_file_that_was_torn_in_its_first_line_begins_anew(path, text):
+    path.write_text(text, encoding="utf-8")
+    with PromptsFile(path) as kept:
+        kept.add({"o1": "Open my note."}, "claude-a", (100, 20))
+    assert len(lines(path)) == 2
+
+
 def test_lines_explain_themselves(path):
     with PromptsFile(path) as kept:
         kept.add({"o1": "Open it."}, "claude-a", (100, 20))

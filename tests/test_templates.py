@@ -13,6 +13,7 @@ from Evaluator.vault.loading import load_fixture
 from tests.vaults import CATALOG, NOTES, small_vault
 from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates, says_all
 from Tools.prompts.usable_requests import clean_request
+from Tools.selfplay_generator_v2 import build_parser
 from Tools.selfplay_generator_v2 import main as v2
 
 TEMPLATES = load_templates(DEFAULT_TEMPLATES, CATALOG)
@@ -91,6 +92,12 @@ GOOD = {"id": "a", "tool": "get_tools", "text": "Show {tool_name}", "arguments":
         ({"words": {}}, "templates"),
         ({"words": {}, "templates": []}, "empty"),
         ({"words": {}, "templates": [{**GOOD, "text": "{gone}"}]}, "gone"),
+        ({"words": {}, "templates": [GOOD, {**GOOD, "text": 5}]}, "entry 2"),
+        ({"words": {}, "templates": [{**GOOD, "arguments": ["x"]}]}, "entry 1"),
+        ({"words": {}, "templates": [{"text": "Open it"}]}, "entry 1"),
+        ({"words": {}, "templates": [7]}, "entry 1"),
+        ({"words": {"thing": "Lorem"}, "templates": [GOOD]}, "thing"),
+        ({"words": {}, "templates": [GOOD, GOOD]}, "a twice"),
         ({"words": {}, "templates": [{**GOOD, "arguments": {"x": ["{gone}"]}}]}, "gone"),
         ({"words": {}, "templates": [{**GOOD, "tool": "nothing"}]}, "nothing"),
         ({"words": {}, "templates": [{"id": "a", "tool": "get_tools", "text": "x"}]}, "a"),
@@ -108,3 +115,56 @@ def test_faulty_templates_are_refused(tmp_path, data, words):
     path.write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match="no JSON object"):
         load_templates(path, CATALOG)
+
+
+def test_a_template_has_to_fit_its_tool(tmp_path):
+    listing = {**GOOD, "tool": "vaultManager_listDirectory", "text": "List only the folders in {folder}"}
+    listing["arguments"] = {"path": "{folder}", "folders_only": True}
+    path = tmp_path / "templates.json"
+    path.write_text(json.dumps({"words": {}, "templates": [listing]}), encoding="utf-8")
+    templates = load_templates(path, CATALOG)
+    with pytest.raises(UsageError, match="folders_only"):
+        templates.fill(templates.templates[0], random.Random(0), small_vault(), CATALOG)
+
+
+def test_no_template_is_about_a_workspace_that_no_call_may_name():
+    vault = load_fixture("farm").copy()
+    vault.workspaces.update({key: {**one, "id": "my-project"} for key, one in vault.workspaces.items()})
+    vault.states.update({key: {**one, "workspaceId": "my-project"} for key, one in vault.states.items()})
+    about_one = [one for one in TEMPLATES.templates if "workspace" in one]
+    fitting = TEMPLATES.that_fit([vault], CATALOG).templates
+    assert about_one and not [one["id"] for one in about_one if one in fitting]
+
+
+@pytest.mark.parametrize("inside", [["--output", "vault/rows.jsonl"], ["--prompts-file", "vault/prompts.jsonl"]])
+def test_nothing_is_written_into_a_vault(tmp_path, capsys, monkeypatch, inside):
+    (tmp_path / "vault").mkdir()
+    (tmp_path / "vault" / "Beds.md").write_text("# Beds")
+    (tmp_path / "replies.jsonl").write_text('{"content": "No."}\n')
+    monkeypatch.chdir(tmp_path)
+    model = "scripted:replies.jsonl"
+    flags = ["--model", model, "--prompt-generator-model", model, "--output", "rows.jsonl", "--vault-path", "vault"]
+    assert v2([*flags, *inside]) == 2
+    assert "would change the vault" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "vault").iterdir()] == ["Beds.md"]
+
+
+def test_a_vault_has_the_name_of_its_folder_however_it_is_told(tmp_path, monkeypatch):
+    folder = tmp_path / "Notes"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for told in (".", "../Notes", str(folder)):
+        assert build_parser().parse_args(["--output", "-", "--vault-path", told]).vault_path == folder
+
+
+def test_a_vault_that_no_template_fits_is_a_sentence(tmp_path, capsys):
+    (tmp_path / "vault").mkdir()
+    (tmp_path / "vault" / "Beds.md").write_text("# Beds")
+    path = tmp_path / "templates.json"
+    loads = next(one for one in TEMPLATES.templates if "state" in json.dumps(one))
+    words = json.loads(DEFAULT_TEMPLATES.read_text("utf-8"))["words"]
+    path.write_text(json.dumps({"words": words, "templates": [loads]}), encoding="utf-8")
+    flags = ["--prompt-method", "template", "--behavior-share", "0", "--templates", str(path)]
+    flags += ["--vault-path", str(tmp_path / "vault"), "--model", "scripted:x", "--output", str(tmp_path / "o.jsonl")]
+    assert v2(flags) == 2
+    assert "has nothing for any of the templates" in capsys.readouterr().err

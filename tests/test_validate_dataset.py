@@ -68,6 +68,17 @@ def test_text_and_native_calls_and_several_turns_are_judged(tmp_path, capsys):
     assert rows[1]["behavior"] == "x"
 
 
+@pytest.mark.parametrize("command", [["validate_dataset.py", "--relabel"], ["mix_datasets.py", "--curated-share", "0"]])
+def test_a_file_is_not_written_while_it_is_read(tmp_path, command):
+    path = Path(written(tmp_path / "rows.jsonl", row(ASK, render_turn([MOVE]), label=True)))
+    before, (script, *flags) = path.read_bytes(), command
+    with path.open("ab") as out:
+        arguments = [sys.executable, str(ROOT / "Tools" / script), *flags, str(path)]
+        done = subprocess.run(arguments, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "read and written at once" in done.stderr
+    assert path.read_bytes() == before
+
+
 def test_what_an_earlier_turn_named_is_known(tmp_path, capsys):
     ask = {"role": "user", "content": "Open it then, please, the beds"}
     turn = render_turn([call("vaultManager_openNote", path="Garden/Plan.md")])

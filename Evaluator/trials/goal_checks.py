@@ -4,11 +4,26 @@ import random
 
 from Evaluator.catalog import Catalog
 from Evaluator.execution import NOTHING, execute
-from Evaluator.goals import shortcomings
+from Evaluator.goals import _KINDS as KINDS
+from Evaluator.goals import ABOUT, OPTIONS, RESULT, Goal, shortcomings
 from Evaluator.records import Prompt
 from Evaluator.trials.random_calls import random_call
+from Evaluator.vault.state import TABLES
 
 NUM_RANDOM_CALLS = 5
+
+
+def _shape_fault(goal: Goal) -> str | None:
+    """Where a goal has not the form that goals have, so that no answer could ever meet it."""
+    for part, wanted in goal.items():
+        if part not in (*TABLES, RESULT, OPTIONS, ABOUT):
+            return f"its goal has an unknown part {part}; known are {', '.join((*TABLES, RESULT, OPTIONS, ABOUT))}"
+        if not isinstance(wanted, str if part == ABOUT else dict):
+            return f'"{part}" of its goal is no {"text" if part == ABOUT else "object"}'
+        for kind, values in wanted.items() if part in TABLES else ():
+            if kind not in KINDS or not isinstance(values, dict | list):
+                return f'"{part}" of its goal has {kind}: {values!r}; known are {", ".join(KINDS)}, objects or lists'
+    return None
 
 
 def goal_fault(prompt: Prompt, catalog: Catalog, num_random_calls: int = NUM_RANDOM_CALLS) -> str | None:
@@ -20,6 +35,9 @@ def goal_fault(prompt: Prompt, catalog: Catalog, num_random_calls: int = NUM_RAN
         return None
     if prompt.vault is None:
         return "it has a goal, but no vault"
+    fault = _shape_fault(prompt.goal)
+    if fault:
+        return fault
     if not shortcomings(NOTHING, prompt.goal):
         return "doing nothing meets its goal"
     if prompt.expected_call is not None:

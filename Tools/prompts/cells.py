@@ -216,8 +216,10 @@ class Cells:
 
 
 def _in_one_session(calls: Iterable[ToolCall]) -> list[ToolCall]:
-    """The calls with the session of the first."""
+    """The calls with the session of the first, where the catalog has such a thing."""
     calls = list(calls)
+    if CONTEXT not in calls[0].arguments:
+        return calls
     session = calls[0].arguments[CONTEXT]["sessionId"]
     return [
         ToolCall(call.name, {**call.arguments, CONTEXT: {**call.arguments[CONTEXT], "sessionId": session}})
@@ -258,8 +260,10 @@ def _is_answered_alike(one: Prompt, other: Prompt) -> bool:
 def wanted(call: ToolCall, catalog: Catalog) -> list[str]:
     """What a call does, in the lines that a writing model is told: the tool's summary, then a value a line."""
     lines = [catalog.tools[call.name].summary]
-    lines += [f"- {name}: {_shown(value)}" for name, value in call.arguments.items() if name != CONTEXT]
-    workspace = call.arguments.get(CONTEXT, {}).get("workspaceId", DEFAULT_WORKSPACE)
+    context = call.arguments[CONTEXT] if catalog.context else {}
+    told = {name: value for name, value in call.arguments.items() if name != CONTEXT or not catalog.context}
+    lines += [f"- {name}: {_shown(value)}" for name, value in told.items()]
+    workspace = context.get("workspaceId", DEFAULT_WORKSPACE)
     return [*lines, f"- workspace: {workspace}"] if workspace != DEFAULT_WORKSPACE else lines
 
 

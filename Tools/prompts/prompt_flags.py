@@ -1,6 +1,7 @@
 """The flags of v2 that say who writes requests, about what, and which are not wanted."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ _METHODS_OF_FLAGS: Mapping[str, tuple[set[str], Any]] = {
     "prompts_per_call": ({"teacher"}, _PER_CALL),
 }
 """For which methods a flag does something, and its default."""
+
+
+def vault_folder(text: str) -> Path:
+    """An argparse type: a folder by its own name, which becomes the vault's, and which `.` and `..` do not tell."""
+    return Path(os.path.abspath(text))  # noqa: PTH100  # resolve() would take the name of what a link leads to
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +143,7 @@ def _add_subject_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--vault-path",
-        type=Path,
+        type=vault_folder,
         metavar="DIR",
         help="ask about the Markdown notes in this folder, which is only read (default: two bundled vaults)",
     )
@@ -222,6 +228,9 @@ def check_prompt_arguments(args: argparse.Namespace) -> None:
         if not path.is_file():
             raise UsageError(f"--avoid {path}: there is no such file")
     files = OutputFiles(Path(args.output))
+    for path in (args.prompts_file, None if args.output == "-" else files.samples):
+        if args.vault_path and path and path.resolve().is_relative_to(args.vault_path.resolve()):
+            raise UsageError(f"{path} would change the vault {args.vault_path}: write to a place outside of it")
     others = [files.samples, files.journal, files.rejects, files.run]
     if args.prompts_file and args.prompts_file.resolve() in {path.resolve() for path in others}:
         raise UsageError(f"--prompts-file {args.prompts_file} is another file of this run: give it a name of its own")

@@ -259,7 +259,7 @@ class PromptWriter:
             neighbours = range(first, first + self._per_call)
             kept = self._teacher.text(order_of(cell, attempt), lambda: self.orders(neighbours), rng)
             text, name = kept.text, kept.model
-        request = clean_request(text)
+        request = clean_request(text, cell.names)
         check_names(request, cell.names, leaves_out_a_value=cell.leaves_out_a_value)
         self._known.take(slot, request)
         return WrittenPrompt(cell.worded_as(request), method, name, origin=cell.origin)

@@ -75,6 +75,8 @@ class PromptsFile:
             if not take_lock(self._file):
                 raise UsageError(f"another run is writing {path}: wait for it, or give another file")
             self._end = self._load(path)
+            if self._end == 0 and not _may_be_ours(path):
+                raise UsageError(f"{path} is no file of a teacher's requests: give another --prompts-file")
             if os.fstat(self._file.fileno()).st_size > self._end:
                 self._file.truncate(self._end)
         except BaseException:
@@ -190,6 +192,16 @@ class PromptsFile:
             spent_in, spent_out = entry["tokens"]
             self._tokens = (self._tokens[0] + _count(spent_in), self._tokens[1] + _count(spent_out))
             self._batches.pop(entry.get("batch_done"), None)
+
+
+_BEGINNINGS = (b'{"tokens": [', b'{"order": "', b'{"batch": "', b'{"batch_done": "')
+
+
+def _may_be_ours(path: Path) -> bool:
+    """Whether a file without one whole line is empty, or the torn first line of a killed process."""
+    with path.open("rb") as file:
+        start = file.read(max(map(len, _BEGINNINGS)))
+    return any(start.startswith(one) or one.startswith(start) for one in _BEGINNINGS)
 
 
 def _lines(texts: Mapping[str, str], model: str) -> list[dict[str, Any]]:

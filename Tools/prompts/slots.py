@@ -52,6 +52,8 @@ class Slots:
         if name not in self._values:
             values = DRAWN_SLOTS[name](self) if name in DRAWN_SLOTS else self._rng.choice(self._words[name])
             self._values.update(values if isinstance(values, dict) else {name: values})
+            if name not in self._values:
+                raise CannotFill(f"the catalog {self._catalog.label} has no {name}")
         return self._values[name]
 
     def pick(self, candidates: Sequence[Any], what: str) -> Any:
@@ -144,7 +146,8 @@ class Slots:
     # -- records
 
     def state(self) -> dict[str, str]:
-        state = self.pick([one for one in self._vault.states.values() if one.get("tags")], "saved state with tags")
+        states = [one for one in self._vault.states.values() if self._can_run_in(one["workspaceId"])]
+        state = self.pick([one for one in states if one.get("tags")], "saved state with tags")
         session = self._vault.sessions.get(state["sessionId"]) or {"id": state["sessionId"], "name": ""}
         workspace = self._vault.workspaces[state["workspaceId"]]
         return {
@@ -158,9 +161,18 @@ class Slots:
         }
 
     def other_workspace(self) -> dict[str, str]:
-        others = [one for one in self._vault.workspaces.values() if one["id"] != self["workspace_id"]]
+        others = [
+            one
+            for one in self._vault.workspaces.values()
+            if one["id"] != self["workspace_id"] and self._can_run_in(one["id"])
+        ]
         other = self.pick(others, "second workspace")
         return {"other_workspace_id": other["id"], "other_workspace_name": other["name"]}
+
+    def _can_run_in(self, workspace_id: str) -> bool:
+        """Whether the id has the form that the context of a call asks for; no answer in another one could be right."""
+        pattern = dict(self._catalog.id_patterns).get("workspaceId")
+        return pattern is None or pattern.search(workspace_id) is not None
 
     def trace_word(self) -> str:
         workspaces = {one["workspaceId"] for one in self._vault.traces.values()}
@@ -187,9 +199,12 @@ class Slots:
         return self._rng.choice(sorted(words))
 
     def tools(self) -> dict[str, str]:
+        if len(self._catalog.tools) < 2:
+            raise CannotFill(f"the catalog {self._catalog.label} has no two tools")
         first, second = self._rng.sample(list(self._catalog.tools), 2)
         managers = sorted({tool.manager for tool in self._catalog.tools.values() if tool.manager})
-        return {"tool_name": first, "tool_name_2": second, "manager": self._rng.choice(managers)}
+        manager = {"manager": self._rng.choice(managers)} if managers else {}
+        return {"tool_name": first, "tool_name_2": second, **manager}
 
 
 DRAWN_SLOTS: Mapping[str, Callable[[Slots], Any]] = {

@@ -14,6 +14,7 @@ import hashlib
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from Evaluator.errors import UsageError
 from Evaluator.execution import can_run
 from Evaluator.goal_writing import NoGoal, goal_of
 from Evaluator.records import Prompt, ToolCall
+from Evaluator.validator import check_parameters
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault
 from Tools.prompts.slots import DRAWN_SLOTS, SLOT, CannotFill, Slots
 
@@ -147,6 +149,9 @@ def _fill(
         silent = replace(prompt, expects_call=False, expected_answer=answer)
         return Filled(silent, plain, names, _filled(template["want"], slots))
     call = _call(template, slots, catalog)
+    if not is_checked:
+        for fault in check_parameters([call], prompt, catalog):
+            raise UsageError(f"the template {template['id']} does not fit its tool {call.name}: {fault.sentence}")
     if not can_run([call], catalog):
         return Filled(replace(prompt, expected_tools=(call.name,), expected_call=call, vault=None), plain, names)
     goal = goal_of(call, plain, vault, catalog, is_checked=is_checked)
@@ -204,9 +209,25 @@ def load_templates(path: Path, catalog: Catalog) -> Templates:
     return templates
 
 
+_TYPES = {"id": str, "text": str, "want": str, "arguments": dict, "context": dict, "answers": list}
+
+
+def _has_types(template: Any) -> bool:
+    """Whether a template is an object with an id, and what else it has of the known keys has its type."""
+    if not isinstance(template, dict) or "id" not in template:
+        return False
+    return all(isinstance(template[key], kind) for key, kind in _TYPES.items() if key in template)
+
+
 def _faults(templates: Templates, catalog: Catalog) -> list[str]:
     """Slots, tools and behaviours that nobody knows, and templates that lack something, by their names."""
     everything = [*templates.templates, *templates.behaviors]
+    odd = [f"entry {at}" for at, one in enumerate(everything, start=1) if not _has_types(one)]
+    odd += [name for name, words in templates.words.items() if not isinstance(words, list)]
+    if odd:
+        return odd
+    ids = Counter(one["id"] for one in everything)
+    twice = [f"{name} twice" for name, count in ids.items() if count > 1]
     known = DRAWN_SLOTS.keys() | {name for name, words in templates.words.items() if words}
     slots = {slot for one in everything for slot in SLOT.findall(json.dumps(one))} - known
     slots |= {"title"} - templates.words.keys() if any("new_" in json.dumps(one) for one in everything) else set()
@@ -218,4 +239,5 @@ def _faults(templates: Templates, catalog: Catalog) -> list[str]:
     lacking += [
         one["id"] for one in templates.behaviors if not (silent <= one.keys() or {"want", *calling} <= one.keys())
     ]
-    return [*sorted(map(str, slots | tools | behaviors)), *lacking, *([] if templates.templates else ["an empty list"])]
+    empty = [] if templates.templates else ["an empty list"]
+    return [*twice, *sorted(map(str, slots | tools | behaviors)), *lacking, *empty]

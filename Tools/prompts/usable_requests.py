@@ -122,8 +122,11 @@ def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().lower()
 
 
-def clean_request(text: str) -> str:
-    """The request in what a model wrote, without labels and quotes around it. Raises UnusablePrompt."""
+def clean_request(text: str, names: Sequence[str] = ()) -> str:
+    """The request in what a model wrote, without labels and quotes around it; `names` may be in any language.
+
+    Raises UnusablePrompt.
+    """
     request = text.strip()
     turn = parse_text(request)
     if turn.calls or turn.findings:
@@ -142,7 +145,7 @@ def clean_request(text: str) -> str:
         raise UnusablePrompt("prompt.too_short", f"{words} words; a request has {MIN_WORDS} or more", text)
     if words > MAX_WORDS:
         raise UnusablePrompt("prompt.too_long", f"{words} words; a request has {MAX_WORDS} at most", text)
-    if not _is_english(request):
+    if not _is_english(_without(request, names)):
         raise UnusablePrompt("prompt.language", "another language than English", text)
     if not _asks(request):
         is_report = _REPORT.search(request)
