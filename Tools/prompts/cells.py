@@ -218,9 +218,10 @@ class Cells:
 def _in_one_session(calls: Iterable[ToolCall]) -> list[ToolCall]:
     """The calls with the session of the first, where the catalog has such a thing."""
     calls = list(calls)
-    if CONTEXT not in calls[0].arguments:
+    context = calls[0].arguments.get(CONTEXT)
+    if not isinstance(context, Mapping) or "sessionId" not in context:
         return calls
-    session = calls[0].arguments[CONTEXT]["sessionId"]
+    session = context["sessionId"]
     return [
         ToolCall(call.name, {**call.arguments, CONTEXT: {**call.arguments[CONTEXT], "sessionId": session}})
         for call in calls
@@ -260,7 +261,7 @@ def _is_answered_alike(one: Prompt, other: Prompt) -> bool:
 def wanted(call: ToolCall, catalog: Catalog) -> list[str]:
     """What a call does, in the lines that a writing model is told: the tool's summary, then a value a line."""
     lines = [catalog.tools[call.name].summary]
-    context = call.arguments[CONTEXT] if catalog.context else {}
+    context = call.arguments.get(CONTEXT, {}) if catalog.context else {}
     told = {name: value for name, value in call.arguments.items() if name != CONTEXT or not catalog.context}
     lines += [f"- {name}: {_shown(value)}" for name, value in told.items()]
     workspace = context.get("workspaceId", DEFAULT_WORKSPACE)
