@@ -903,8 +903,8 @@ def test_a_second_run_in_a_folder_is_refused_and_leaves_it_alone(tiny, tmp_path,
     with RunFolder(output).held():
         base = ["--model-name", tiny, "--local-file", rows, "--output", str(output), "--device", "cpu"]
         assert train_sft.main([*base, "--max-steps", "1", *more]) == 2
+        assert [path.name for path in output.iterdir()] == ["run.lock"]
     assert "another run is at work" in capfd.readouterr().err
-    assert [path.name for path in output.iterdir()] == ["run.lock"]
 
 
 def test_overwrite_loses_nothing_until_the_new_run_can_begin(tiny, tmp_path, capfd):

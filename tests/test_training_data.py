@@ -277,8 +277,10 @@ def test_two_runs_do_not_work_in_one_folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
     with folder.held(), pytest.raises(UsageError, match="another run is at work"), RunFolder(folder.path).held():
         pass
+    assert not folder.path.exists(), "neither has left anything"
     with folder.held():
-        assert folder.record() is None
+        a_run(folder, is_complete=True)
+    assert folder.record()["is_complete"]
 
 
 def test_how_often_a_run_writes_may_change_while_it_goes_on(tmp_path):

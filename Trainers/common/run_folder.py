@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,22 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other runs out of the folder meanwhile. Raises UsageError where another one is at work."""
+        """Keep other runs out of the folder meanwhile; a run that leaves nothing leaves no folder.
+
+        Raises UsageError where another one is at work.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "run.lock").open("ab") as lock:
+        path = self.path / "run.lock"
+        with path.open("ab") as lock:
             if not take_lock(lock):
                 raise UsageError(f"another run is at work in {self.path}: wait for it, or choose another --output")
-            yield
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows removes no open file
+                    if list(self.path.iterdir()) == [path]:
+                        path.unlink()
+                        self.path.rmdir()
 
     def record(self) -> dict[str, Any] | None:
         """The run record, None where there is no run yet. Raises UsageError when it cannot be read."""
