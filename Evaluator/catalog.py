@@ -150,8 +150,8 @@ def _catalog_from(data: Any, sha256: str) -> Catalog:
         raise _Fault("it has no tools")
     context = data.get("context")
     everywhere = data.get("optional_for_every_tool") or {}
-    if not isinstance(everywhere, dict):
-        raise _Fault('its "optional_for_every_tool" is no object of parameters')
+    if not isinstance(context, dict | None):
+        raise _Fault('its "context" is no object, as the JSON Schema of a context has to be')
     return Catalog(
         name=_entry(data, "name", str),
         server_version=_entry(data, "server_version", str),
@@ -184,7 +184,8 @@ def _tool_from(name: str, tool: Any, everywhere: Mapping[str, Any]) -> Tool:
 def check_schemas(data: Mapping[str, Any]) -> None:
     """Check each schema of a catalog file's data against draft 2020-12. Raises an error that names the place."""
     tools = _entry(data, "tools", dict)
-    schemas = {"the context": data.get("context")}
+    everywhere = data.get("optional_for_every_tool") or {}
+    schemas = {"the context": data.get("context"), "optional_for_every_tool": {"properties": everywhere}}
     for name, tool in tools.items():
         schemas[f"the parameters of {name}"] = _entry_of_tool(name, tool)
         schemas[f"the result_data of {name}"] = tool.get("result_data")

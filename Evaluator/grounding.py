@@ -173,7 +173,9 @@ def _is_date_known(date: str, sources: Sources) -> bool:
 
 
 def _is_name_known(name: str, sources: Sources) -> bool:
-    """At least half of its words are said, or occur in the vault; `keyFile` are two words."""
+    """It is said as it is, or at least half of its words are said or occur in the vault; `keyFile` are two words."""
+    if _stands_in(_folded(name), sources.folded):
+        return True
     words = stems(_split_name(name))
     known = words & stems(sources.said)
     if sources.vault and len(known) * 2 < len(words):

@@ -17,7 +17,6 @@ from Evaluator.execution import can_run, execute
 from Evaluator.goals import shortcomings
 from Evaluator.grounding import sources_of, ungrounded
 from Evaluator.records import CHECKS, Finding, Message, Prompt, ToolCall, Verdict
-from Evaluator.schemas import ecma_pattern
 from Evaluator.tool_calls import parse_turn
 
 if TYPE_CHECKING:
@@ -182,7 +181,7 @@ def _context_findings(call: ToolCall, prompt: Prompt, catalog: Catalog) -> Itera
         if name not in faulty and _is_placeholder(name, value, name in catalog.fields_that_may_be_empty):
             yield Finding(f"context.placeholder:{name}", f"{name} is the placeholder {value!r}.")
     for name, given in given_ids(prompt.system or "", catalog.id_patterns).items():
-        if name not in faulty and context.get(name) not in given:
+        if name not in faulty and not (isinstance(context.get(name), str) and context[name] in given):
             yield Finding(f"context.wrong_id:{name}", f"{name} is not the one that the system prompt gives.")
 
 
@@ -253,9 +252,8 @@ def _findings_of(stage: str, error: "ValidationError") -> Iterator[Finding]:
 
 
 def _unlisted(error: "ValidationError") -> list[str]:
-    listed = error.schema.get("properties", {})
-    patterns = [ecma_pattern(pattern) for pattern in error.schema.get("patternProperties", {})]
-    return [name[:80] for name in error.instance if name not in listed and not any(p.search(name) for p in patterns)]
+    """The names that the error is about; its message has them as Python writes them."""
+    return [name[:80] for name in error.instance if repr(name) in error.message]
 
 
 def _join(path: str, name: str) -> str:

@@ -16,6 +16,16 @@ SMALL = {
 }
 
 
+DEFINED = {
+    "A": {"properties": {"b": {}}},
+    "B": {"properties": {"d": {}}},
+    "N": {"properties": {"n": {"properties": {"b": {}, "m": {}}}}},
+    "Either": {"oneOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]},
+    "Open": {"properties": {"o": {}}, "additionalProperties": True},
+    "Tree": {"properties": {"in": {"$ref": "#/$defs/Tree"}}},
+}
+
+
 def test_bundled_catalog_has_47_tools_and_7_context_fields(catalog):
     assert len(catalog.tools) == 47
     assert len(catalog.context["required"]) == 7
@@ -69,7 +79,12 @@ def test_another_catalog_without_context_loads(tmp_path):
         ({**SMALL, "tools": {"a": {"parameters": {"type": "strnig"}}}}, ["parameters of a", "$.type", "strnig"]),
         ({**SMALL, "tools": {"a": {"parameters": {"$ref": "#/$defs/x"}}}}, ["parameters of a", "#/$defs/x"]),
         ({**SMALL, "tools": {"a": {"parameters": {"$ref": "http://elsewhere/x"}}}}, ["http://elsewhere/x"]),
+        ({**SMALL, "tools": {"a": {"parameters": {"items": {"$ref": "#anchor"}}}}}, ["parameters of a", "#anchor"]),
+        ({**SMALL, "tools": {"a": {"parameters": {"$dynamicRef": "#x"}}}}, ["parameters of a", "#x"]),
+        ({**SMALL, "tools": {"a": {"parameters": {"prefixItems": [{}], "$ref": "#/prefixItems/1"}}}}, ["prefixItems/1"]),
         ({**SMALL, "optional_for_every_tool": ["x"]}, ["optional_for_every_tool"]),
+        ({**SMALL, "optional_for_every_tool": {"x": 5}}, ["optional_for_every_tool"]),
+        ({**SMALL, "context": True}, ['"context"', "object"]),
         ({**SMALL, "context": {"type": 5}}, ["the context", "$.type"]),
     ],
 )
@@ -101,8 +116,23 @@ def test_a_missing_catalog_is_named(tmp_path):
         ({"$ref": "#/$defs/A", "$defs": {"A": {"properties": {"a": {}}}}}, {"b": 1}, False),
         ({"additionalProperties": {"properties": {"a": {}}}}, {"x": {"b": 1}}, False),
         ({"prefixItems": [{"properties": {"a": {}}}]}, [{"b": 1}], False),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}, {"a": 1, "b": 2}, True),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}, {"a": 1, "c": 2}, False),
+        ({"properties": {"a": {}}, "allOf": [{"anyOf": [{"properties": {"b": {}}}]}]}, {"a": 1, "b": 2}, True),
+        ({"properties": {"a": {}}, "$ref": "#/$defs/A", "$defs": DEFINED}, {"a": 1, "b": 2}, True),
+        ({"properties": {"a": {}}, "$ref": "#/$defs/A", "$defs": DEFINED}, {"a": 1, "c": 2}, False),
+        ({"allOf": [{"$ref": "#/definitions/A"}], "default": {}, "definitions": DEFINED}, {"b": 2}, True),
+        ({"allOf": [{"$ref": "#/definitions/A"}], "default": {}, "definitions": DEFINED}, {"c": 2}, False),
+        ({"items": {"$ref": "#/$defs/Either"}, "$defs": DEFINED}, [{"b": 2}, {"d": 2}], True),
+        ({"items": {"$ref": "#/$defs/Either"}, "$defs": DEFINED}, [{"b": 2, "d": 2}], False),
+        ({"items": {"$ref": "#/$defs/Open"}, "$defs": DEFINED}, [{"o": 1, "c": 2}], True),
+        ({"$ref": "#/$defs/Tree", "$defs": DEFINED}, {"in": {"in": {}}}, True),
+        ({"$ref": "#/$defs/Tree", "$defs": DEFINED}, {"in": {"in": {"c": 2}}}, False),
+        ({"prefixItems": [{"properties": {"a": {}}}, {"$ref": "#/prefixItems/0"}]}, [{}, {"c": 2}], False),
+        ({"properties": {"n": {"$ref": "#/$defs/A"}}, "allOf": [{"$ref": "#/$defs/N"}], "$defs": DEFINED},
+         {"n": {"b": 1, "m": 2}}, True),
     ],
-)
+)  # fmt: skip
 def test_closed_refuses_only_what_is_not_listed(schema, value, is_valid):
     assert Draft202012Validator(closed(schema)).is_valid(value) is is_valid
 
@@ -113,3 +143,18 @@ def test_closed_knows_the_refinements_of_batched_operations(catalog):
     assert validator.is_valid({"operations": [good]})
     assert not validator.is_valid({"operations": [{**good, "params": {**good["params"], "limit": 3}}]})
     assert not validator.is_valid({"operations": [{**good, "note": "x"}]})
+
+
+def test_an_unlisted_parameter_is_named_and_a_listed_one_beside_it_is_not(tmp_path):
+    parameters = {"properties": {"a": {}}, "allOf": [{"$ref": "#/$defs/A"}], "$defs": DEFINED}
+    catalog = load_catalog(write(tmp_path, {**SMALL, "tools": {"t": {"parameters": parameters}}}))
+    verdict = validate(render_turn([ToolCall("t", {"a": 1, "b": 2, "c": 3})]), Prompt("p", "Do it"), catalog)
+    assert [finding.code for finding in verdict.findings] == ["parameters.unknown_field:c"]
+
+
+def test_an_id_of_a_wrong_type_is_a_wrong_id_where_the_catalog_names_no_type(tmp_path):
+    context = {"type": "object", "properties": {"session": {"pattern": "^s_[0-9]+$"}}}
+    catalog = load_catalog(write(tmp_path, {**SMALL, "context": context}))
+    call = ToolCall("lamp_switch", {"context": {"session": ["s_1"]}, "is_on": True})
+    verdict = validate(render_turn([call]), Prompt("p", "Light", system="session: s_1"), catalog)
+    assert [finding.code for finding in verdict.findings] == ["context.wrong_id:session"]
