@@ -39,7 +39,8 @@ RESULT, OPTIONS, ABOUT = "result", "options", "about"
 MADE_BY_SERVER = {"id", "created", "lastAccessed", "timestamp"}
 STEPS = ("results[]", "actionPerformed", "results[].actionPerformed")
 """Where replies tell of steps, which may fail while the call goes well."""
-_KINDS = ("added", "removed", "changed", "moved")
+KINDS = ("added", "removed", "changed", "moved")
+"""Which entries of a table a goal may be about."""
 
 
 def shortcomings(execution: Execution, goal: Goal | None) -> list[Finding]:
@@ -80,7 +81,7 @@ class _Comparison:
     # -- changes
 
     def _table(self, table: str, wanted: Goal, found: TableChanges) -> Iterator[Finding]:
-        for kind in _KINDS:
+        for kind in KINDS:
             missing, surplus = self._unmatched(wanted.get(kind, {}), getattr(found, kind), table, kind)
             if missing:
                 shown = ", ".join(map(str, missing))[:200]

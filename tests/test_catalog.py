@@ -81,7 +81,10 @@ def test_another_catalog_without_context_loads(tmp_path):
         ({**SMALL, "tools": {"a": {"parameters": {"$ref": "http://elsewhere/x"}}}}, ["http://elsewhere/x"]),
         ({**SMALL, "tools": {"a": {"parameters": {"items": {"$ref": "#anchor"}}}}}, ["parameters of a", "#anchor"]),
         ({**SMALL, "tools": {"a": {"parameters": {"$dynamicRef": "#x"}}}}, ["parameters of a", "#x"]),
-        ({**SMALL, "tools": {"a": {"parameters": {"prefixItems": [{}], "$ref": "#/prefixItems/1"}}}}, ["prefixItems/1"]),
+        (
+            {**SMALL, "tools": {"a": {"parameters": {"prefixItems": [{}], "$ref": "#/prefixItems/1"}}}},
+            ["prefixItems/1"],
+        ),
         ({**SMALL, "optional_for_every_tool": ["x"]}, ["optional_for_every_tool"]),
         ({**SMALL, "optional_for_every_tool": {"x": 5}}, ["optional_for_every_tool"]),
         ({**SMALL, "context": True}, ['"context"', "object"]),

@@ -89,6 +89,13 @@ def test_search_words_and_names_come_from_somewhere():
     ]
 
 
+def test_names_of_tools_that_were_said_are_known():
+    ask = "Tell me the schemas of vaultManager_openNote and contentManager_readContent"
+    tools = ["vaultManager_openNote", "contentManager_readContent"]
+    assert codes(ask, "get_tools", tools=tools) == []
+    assert codes(ask, "get_tools", tools=["agentManager_listAgents"]) == ["grounding.unknown_name:tools"]
+
+
 def test_free_text_has_to_do_with_the_request():
     ask = "Note in Garden/Beds.md that the beans are late"
     assert codes(ask, "contentManager_appendContent", filePath="Garden/Beds.md", content="Beans: behind schedule") == []

@@ -22,7 +22,7 @@ from Evaluator.validator import validate
 from Evaluator.vault.changes import changes_between, to_dict
 from Evaluator.vault.loading import fixture_names, load_fixture, load_folder
 from Evaluator.vault.server import TOOLS, run_call
-from Evaluator.vault.state import RECORD_TABLES
+from Evaluator.vault.state import RECORD_TABLES, Note
 from tests.vaults import AGENT, CALL_CONTEXT, CATALOG, NOTES, SESSION, STATE, WORKSPACE, run, small_vault
 
 BEDS = NOTES["Garden/Beds.md"]
@@ -543,3 +543,46 @@ def test_a_name_that_is_not_utf_8_is_left_out_with_a_warning(tmp_path, caplog):
     vault = load_folder(Path(os.fsdecode(folder)))
     assert list(vault.notes) == ["Plan.md"] and vault.name == "N?tes"
     assert vault.new_id("session") and "1 names" in caplog.text
+
+
+def test_links_are_left_out_with_a_warning(tmp_path, caplog):
+    (tmp_path / "vault").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "Plan.md").write_text("some words\n")
+    (tmp_path / "vault" / "Projects").symlink_to(tmp_path / "elsewhere")
+    assert not load_folder(tmp_path / "vault").notes
+    assert "1 links are left out, the first is Projects" in caplog.text
+
+
+def test_names_are_composed_whatever_the_disk_keeps(tmp_path):
+    decomposed, composed = "Cafe\u0301", "Caf\u00e9"
+    (tmp_path / decomposed).mkdir()
+    (tmp_path / decomposed / f"{decomposed}.md").write_text("some words\n")
+    vault = load_folder(tmp_path)
+    assert list(vault.notes) == [f"{composed}/{composed}.md"]
+    assert run(vault, "vaultManager_openNote", path=f"{composed}/{composed}.md").error is None
+
+
+def test_a_time_in_microseconds_is_no_time(tmp_path):
+    (tmp_path / ".workspaces").mkdir()
+    states = [{"id": "state_2", "created": 1_700_000_000_000_000}, {"id": "state_3", "created": 1_700_000_000_000}]
+    record = {"id": WORKSPACE, "name": "Garden", "states": states}
+    (tmp_path / ".workspaces" / "a.json").write_text(json.dumps(record))
+    vault = load_folder(tmp_path)
+    assert [one["created"] for one in vault.states.values()] == [0, 1_700_000_000_000]
+    assert run(vault, "memoryManager_loadState", stateId="state_2").error is None
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        "tags: [soil, bed-plan]",
+        "tags: soil, bed-plan",
+        "tags:\n  - soil\n  - 'bed-plan'\nother: x",
+        "tag:\n- soil\n- bed-plan",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tags_are_found_in_every_form_that_obsidian_knows(front, end):
+    text = f"---\ntitle: a\n{front}\n---\nText #rain, no#tag".replace("\n", end)
+    assert Note(text, 0, 0).tags == ("soil", "bed-plan", "rain")

@@ -4,8 +4,7 @@ import random
 
 from Evaluator.catalog import Catalog
 from Evaluator.execution import NOTHING, execute
-from Evaluator.goals import _KINDS as KINDS
-from Evaluator.goals import ABOUT, OPTIONS, RESULT, Goal, shortcomings
+from Evaluator.goals import ABOUT, KINDS, OPTIONS, RESULT, Goal, shortcomings
 from Evaluator.records import Prompt
 from Evaluator.trials.random_calls import random_call
 from Evaluator.vault.state import TABLES

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -65,31 +66,38 @@ def _make_folders(vault: Vault, empty: Iterable[str]) -> None:
 def load_folder(folder: Path) -> Vault:
     """A vault from a folder on disk; nothing there is written. Raises UsageError where it cannot be read.
 
-    Hidden files and folders (.obsidian, .trash, .git) and links that lead elsewhere are left out; files other than
-    Markdown are known by name only. The clock stands a day after the newest change.
+    Hidden files and folders (.obsidian, .trash, .git) and links are left out, the latter with a warning; files other
+    than Markdown are known by name only. Names are in NFC, as Obsidian has them, whatever form the disk keeps. The
+    clock stands a day after the newest change.
     """
     if not folder.is_dir():
         raise UsageError(f"the vault {folder} is no folder")
     vault = Vault(_in_utf8(folder.name), 0)
-    left_out = 0
+    left_out: list[str] = []
+    links: list[str] = []
     try:
         for where, names, files in os.walk(folder, onerror=_raise):
             names[:] = sorted(name for name in names if not name.startswith("."))  # where the walk goes on
             for path in (Path(where, name) for name in sorted([*names, *files]) if not name.startswith(".")):
                 name = path.relative_to(folder).as_posix()
-                if name == _in_utf8(name):
-                    _add(vault, path, name)
+                if path.is_symlink():
+                    links.append(_in_utf8(name))
+                elif name == _in_utf8(name):
+                    _add(vault, path, unicodedata.normalize("NFC", name))
                 else:
-                    left_out += 1
+                    left_out.append(_in_utf8(name))
         add_workspaces(vault, folder)
     except OSError as error:
         raise UsageError(f"cannot read the vault {folder}: {error}") from error
     _make_folders(vault, ())
-    if left_out:
-        log.warning("warning: %d names in %s are not UTF-8 and are left out", left_out, vault.name)
     odd = [path for path, note in vault.notes.items() if "\ufffd" in note.text]
-    if odd:
-        log.warning("warning: %d notes of %s are not UTF-8 in full, the first is %s", len(odd), folder.name, odd[0])
+    for names, what in (
+        (left_out, "names are not UTF-8 and are left out"),
+        (links, "links are left out"),
+        (odd, "notes are not UTF-8 in full"),
+    ):
+        if names:
+            log.warning("warning: the vault %s: %d %s, the first is %s", vault.name, len(names), what, names[0])
     vault.now_ms = max((note.modified for note in vault.notes.values()), default=0) + DAY_MS
     return vault
 
@@ -104,8 +112,6 @@ def _raise(error: OSError) -> None:
 
 
 def _add(vault: Vault, path: Path, name: str) -> None:
-    if path.is_symlink():
-        return
     if path.is_dir():
         vault.folders[name] = True
     elif path.is_file():

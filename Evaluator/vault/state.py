@@ -32,15 +32,15 @@ class Note:
     @cached_property
     def frontmatter(self) -> str:
         """The YAML between the two `---` at the start, '' where there is none."""
-        match = re.match(r"---\n(.*?)\n---\n", self.text, re.DOTALL)
+        match = re.match(r"---\r?\n(.*?)\r?\n---(?:\r?\n|\Z)", self.text, re.DOTALL)
         return match.group(1) if match else ""
 
     @cached_property
     def tags(self) -> tuple[str, ...]:
-        """The tags listed in the frontmatter and the #tags of the text."""
-        listed = re.search(r"^tags: *\[(.*)\]$", self.frontmatter, re.MULTILINE)
-        in_front = [tag.strip() for tag in listed.group(1).split(",")] if listed else []
-        return tuple(tag for tag in [*in_front, *re.findall(r"(?<!\S)#([\w/-]+)", self.text)] if tag)
+        """The tags of the frontmatter, as `[a, b]`, `a, b` or one a line after a dash, and the #tags of the text."""
+        listed = re.search(r"^tags?:(.*(?:\n[ \t]*- .*)*)", self.frontmatter, re.MULTILINE)
+        in_front = re.findall(r"[^\s,\[\]\"'#-][^\s,\[\]\"'#]*", listed.group(1)) if listed else []
+        return (*in_front, *re.findall(r"(?<!\S)#([\w/-]+)", self.text))
 
 
 @dataclass
