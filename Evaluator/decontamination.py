@@ -24,13 +24,14 @@ LEAST_WORDS = 3
 
 _SLOT = "\x00"
 _MASKED = re.compile(
-    r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|(?<!\w)'[^']+'(?!\w)"  # quoted texts
+    r"\"[^\"]*\"|\u201c[^\u201d]{0,2000}\u201d|(?<!\w)'[^']+'(?!\w)"  # quoted texts
     r"|\b[a-z]+_\d{6,}\w*"  # ids
-    r"|[^\s\"]*/[^\"\n]{1,60}?\.(?:md|png|jpe?g|webp)\b|\S*/\S+(?: [A-Z&\d][\w'&-]*)*"  # paths
-    r"|\S+\.(?:md|png|jpe?g|webp)\b"
+    r"|[^\s\"]{0,200}/[^\"\n]{1,60}?\.(?:md|png|jpe?g|webp)\b|\S{0,200}/\S+(?: [A-Z&\d][\w'&-]*)*"  # paths
+    r"|\S{1,200}\.(?:md|png|jpe?g|webp)\b"
     r"|(?<=[\w,;:] )(?:[A-Z][\w'&-]*)(?:\s(?:[A-Z&][\w'&-]*|\d+))*"  # names inside a sentence
     r"|\b\d[\w.:-]*\b"  # numbers, dates
 )
+"""Repetitions have bounds where a text without spaces would be read to its end from every character."""
 _COURTESIES = frozenset(
     re.findall(r"\w+", "please could can would you kindly just now hey hi thanks me for the a an my of to i want need")
 )

@@ -55,8 +55,22 @@ def _rows_of(name: str, file: BinaryIO) -> Iterator[Row | BadLine]:
             yield row_from(f"{name}:{number}", line)
 
 
+_OTHER_FILES = {
+    b"\x1f\x8b": "compressed with gzip: unpack it first",
+    b"PK\x03\x04": "a zip archive: unpack it first",
+    b"PAR1": "Parquet: write its rows as JSON, one a line",
+    b"\xff\xfe": "UTF-16, as > in Windows PowerShell writes it: have it written as UTF-8",
+}
+"""What the first bytes of files say that hold rows in a form that is not read."""
+
+
 def row_from(where: str, line: bytes) -> Row | BadLine:
-    """One line as a row, or why it is none."""
+    """One line as a row, or why it is none. Raises UsageError where it shows that no line of the file can be read."""
+    for beginning, what in _OTHER_FILES.items():
+        if line.startswith(beginning):
+            raise UsageError(f"{where} is {what}")
+    if line.lstrip().startswith(b"["):
+        return BadLine(where, "a JSON list: rows stand one a line, as jq -c '.[]' writes them")
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:

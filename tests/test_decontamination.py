@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import time
 from collections import Counter
 
 import pytest
@@ -83,3 +84,10 @@ def test_v2_rejects_what_overlaps_and_says_so(tmp_path):
     reject = json.loads((tmp_path / "a.rejects.jsonl").read_text().splitlines()[0])
     assert reject["reason"] == "prompt.evaluation" and reject["text"] == leak
     assert v2([*flags, str(tmp_path / "b.jsonl"), "--avoid-prompt-set"]) == 0
+
+
+@pytest.mark.parametrize("text", ["a", "\u6f22", "\u201ca", "'a", "a_"])
+def test_a_long_text_without_spaces_is_no_long_work(text):
+    start = time.perf_counter()
+    assert AVOIDED.overlap(text * 20_000) is None
+    assert time.perf_counter() - start < 3  # 8 to 45 s with a look to the end from every character

@@ -1,5 +1,6 @@
 """Rows in files are judged again: our own with their goals, others by what they say themselves."""
 
+import gzip
 import io
 import json
 import os
@@ -243,3 +244,26 @@ def test_a_name_that_a_model_made_up_stays_on_its_line_of_the_report(tmp_path):
 
 def as_escaped(wrong) -> str:
     return f"tool_call: {wrong.name}\narguments: {json.dumps(dict(wrong.arguments))}"
+
+
+@pytest.mark.parametrize(
+    "form, said",
+    [
+        (gzip.compress, "gzip"),
+        (lambda text: text.decode().encode("utf-16"), "UTF-16"),
+        (lambda text: b"PAR1" + text, "Parquet"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_in_one_sentence(form, said, tmp_path, capsys):
+    path = tmp_path / "rows"
+    path.write_bytes(form(json.dumps(row(ASK, render_turn([MOVE]))).encode() + b"\n"))
+    assert main([str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["--relabel", str(path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_json_list_is_told_how_to_become_rows(tmp_path, capsys):
+    path = written(tmp_path / "rows.json", json.dumps([row(ASK, render_turn([MOVE]))]))
+    main([path])
+    assert "rows.json:1: a JSON list: rows stand one a line, as jq -c '.[]' writes them" in capsys.readouterr().err
