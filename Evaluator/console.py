@@ -14,6 +14,7 @@ EXTRAS = {"xllamacpp": "embedded", "jinja2": "report"} | dict.fromkeys(
     ("torch", "trl", "transformers", "peft", "datasets", "accelerate", "bitsandbytes", "gguf"), "train"
 )
 """Packages that come with an extra of this project."""
+OWN_PACKAGES = {"Evaluator", "Tools", "Trainers"}
 
 
 def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
@@ -39,9 +40,11 @@ def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
         log.error("error: %s", error, exc_info=verbose)
         return error.status
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(error.name or "")
-        what = f'".[{extra}]"' if extra else "."
-        log.error("error: the package %s is not installed: run `pip install -e %s`, see README", error.name, what)
+        name = error.name or ""
+        if name.partition(".")[0] in OWN_PACKAGES:
+            raise
+        what = f'".[{EXTRAS[name]}]"' if name in EXTRAS else "."
+        log.error("error: the package %s is not installed: run `pip install -e %s`", name, what, exc_info=verbose)
         return USAGE
     except OSError as error:
         log.error("error: %s", describe_os_error(error), exc_info=verbose)

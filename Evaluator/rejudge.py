@@ -10,6 +10,7 @@ from Evaluator.catalog import Catalog
 from Evaluator.prompt_sets import FROM_A_SET
 from Evaluator.records import Message, Prompt, Verdict
 from Evaluator.rows import Row
+from Evaluator.trials.goal_checks import shape_fault
 from Evaluator.validator import CUT_OFF, NO_ROOM, validate
 from Evaluator.vault.loading import fixture_names, load_fixture
 from Evaluator.vault.state import Vault
@@ -95,11 +96,17 @@ def _strings(values: Any) -> list[str]:
 
 
 def _goal(text: Any) -> Mapping[str, Any] | None:
+    """The goal that a row has as JSON. Raises CannotJudge for one of another form."""
     try:
         goal = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return goal if isinstance(goal, dict) else None
+    if not isinstance(goal, dict):
+        return None
+    fault = shape_fault(goal)
+    if fault:
+        raise CannotJudge(fault)
+    return goal
 
 
 def relabelled(row: Row, verdict: Verdict) -> dict[str, Any]:

@@ -135,6 +135,8 @@ def make(args: argparse.Namespace) -> int:
         sys.stdout.buffer.writelines(lines)
         sys.stdout.flush()
     else:
+        if args.output.exists() and not args.overwrite and args.output.read_bytes() != b"".join(lines):
+            raise UsageError(f"{args.output} holds something else: choose another --output, or --overwrite it")
         write_atomically(args.output, lines)
         log.info("%s: %d rows", args.output, len(lines))
     return OK
@@ -163,6 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--num-examples", type=number(int, 1), help="rows to make (default: 2200 answers, 1800 requests)"
     )
     parser.add_argument("--seed", type=number(int, 0), default=0, help="the same one makes the same bytes (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that holds something else")
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
     return parser
 

@@ -283,6 +283,17 @@ def test_a_free_text_has_the_numbers_the_negation_and_the_size_of_its_model(text
         ({"notes": []}, '"notes" of its goal is no object'),
         ({"result": "x"}, '"result" of its goal is no object'),
         ({"about": 5}, '"about" of its goal is no text'),
+        ({"result": {"files[].path": 5}}, "files[].path: 5"),
+        ({"result": {"files[].path": {}}}, "files[].path: {}"),
+        ({"result": {"files[].path": {"some": []}}}, "files[].path: {'some'"),
+        ({"options": {"tags[]": "x"}}, "tags[]: 'x'"),
+        ({"notes": {"changed": {"a.md": {"lik": "x"}}}}, "changed: {'a.md'"),
+        ({"notes": {"changed": {"a.md": {"like": 5}}}}, "changed: {'a.md'"),
+        ({"notes": {"changed": {"a.md": {"like": "x", "without": "y"}}}}, "changed: {'a.md'"),
+        ({"notes": {"added": {"a.md": 5}}}, "added: {'a.md'"),
+        ({"notes": {"removed": [{}]}}, "removed: [{}]"),
+        ({"sessions": {"added": ["x"]}}, "added: ['x']"),
+        ({"sessions": {"changed": {"s": "x"}}}, "changed: {'s'"),
     ],
 )
 def test_a_goal_of_another_form_is_refused(goal, said):

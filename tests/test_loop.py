@@ -375,6 +375,15 @@ def test_with_a_server_the_weights_of_each_round_are_merged_and_asked_there(tmp_
     assert commands.evaluation(1, "heldout", None).how == ("--concurrency", "99")
 
 
+@pytest.mark.parametrize(("method", "needs_it"), [("template", False), ("self:1,template:1", True)])
+def test_beside_a_server_the_engine_is_needed_only_to_write_requests(tmp_path, monkeypatch, method, needs_it):
+    monkeypatch.setattr(flags, "PACKAGES", ("engine_is_not_here", "jinja2"))
+    told = ["--workdir", str(tmp_path / "loop"), "--server", "vllm serve {model}", "--prompt-method", method]
+    args = selfplay_loop.build_parser().parse_args(told)
+    with pytest.raises(ModuleNotFoundError) if needs_it else contextlib.nullcontext():
+        flags.check_arguments(args)
+
+
 def test_the_loop_needs_what_trains(loop, monkeypatch):
     monkeypatch.setattr(flags, "PACKAGES", ("trl_is_not_here",))
     status, _, err = loop()

@@ -130,6 +130,15 @@ def test_the_same_seed_makes_the_same_rows_and_another_one_others(capfdbinary, w
     assert all(json.loads(line)["label"] for line in made[2].splitlines()) and made[2].count(b"\n") == 60
 
 
+def test_an_output_that_holds_something_else_is_replaced_only_when_told(capsys, tmp_path):
+    output = tmp_path / "selfplay.jsonl"
+    output.write_text("rows of hours\n")
+    told = ["requests", "--output", str(output), "--num-examples", "20"]
+    assert make_starter_data.main(told) == 2 and output.read_text() == "rows of hours\n"
+    assert make_starter_data.main([*told, "--overwrite"]) == make_starter_data.main(told) == 0
+    assert output.read_bytes().count(b"\n") == 20
+
+
 def test_a_folder_that_is_not_there_is_one_sentence(capsys, tmp_path):
     assert make_starter_data.main(["answers", "--output", str(tmp_path / "no" / "x.jsonl")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -901,9 +901,12 @@ def test_an_adapter_of_another_model_is_one_sentence(tiny, tmp_path, capfd):
 def test_a_second_run_in_a_folder_is_refused_and_leaves_it_alone(tiny, tmp_path, capfd, more):
     rows, output = write_rows(tmp_path / "a.jsonl"), tmp_path / "run"
     with RunFolder(output).held():
+        record = {"method": "sft", "settings": {}, "data": {"sha256": {}}, "is_complete": False}
+        RunFolder(output).write_record(record)  # what --resume would help with, once the other one is gone
         base = ["--model-name", tiny, "--local-file", rows, "--output", str(output), "--device", "cpu"]
         assert train_sft.main([*base, "--max-steps", "1", *more]) == 2
-        assert [path.name for path in output.iterdir()] == ["run.lock"]
+        assert {path.name for path in output.iterdir()} == {"run.lock", "run.json"}
+        assert RunFolder(output).record() == record
     assert "another run is at work" in capfd.readouterr().err
 
 

@@ -13,6 +13,7 @@ import pytest
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Message
 from Evaluator.tool_calls import render_turn, with_results
+from Evaluator.vault.loading import load_fixture
 from tests.vaults import call, training_cells
 from Tools.prompts.cells import right_answer
 from Tools.selfplay_generator import main as v1
@@ -113,6 +114,15 @@ def test_what_is_no_row_is_told_by_its_line_and_status_1(tmp_path, capsys):
     ):
         assert any(f"rows.jsonl:{number}: " in line and why in line for line in said.err.splitlines())
     assert main([str(tmp_path / "gone.jsonl")]) == 2
+
+
+def test_a_row_whose_goal_has_no_form_of_goals_is_not_judged_and_the_next_is(tmp_path, capsys):
+    vault = load_fixture("farm").fingerprint
+    goals = ({"notes": 5}, {"result": 5}, {"notes": []}, {"result": {"files[].path": {}}})
+    odd = [row(ASK, render_turn([MOVE]), metadata={"vault": vault, "goal": json.dumps(goal)}) for goal in goals]
+    assert main([written(tmp_path / "rows.jsonl", *odd, row(ASK, render_turn([MOVE])))]) == 0
+    said = capsys.readouterr().out
+    assert "1 rows judged" in said and '"result" of its goal is no object' in said
 
 
 def test_rows_of_v2_are_judged_on_their_vault_and_goal_again(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Is a prompt's goal worth anything? The right call must meet it, doing nothing or anything else must not."""
 
 import random
+from typing import Any
 
 from Evaluator.catalog import Catalog
 from Evaluator.execution import NOTHING, execute
@@ -10,19 +11,55 @@ from Evaluator.trials.random_calls import random_call
 from Evaluator.vault.state import TABLES
 
 NUM_RANDOM_CALLS = 5
+RECORDS = frozenset(TABLES) - {"notes", "folders"}
+"""Tables whose entries are objects with ids that are made with them."""
 
 
-def _shape_fault(goal: Goal) -> str | None:
-    """Where a goal has not the form that goals have, so that no answer could ever meet it."""
+def shape_fault(goal: Goal) -> str | None:
+    """Where a goal has not the form that goals have, in words: no answer could meet it, or it could not be compared."""
+    parts = (*TABLES, RESULT, OPTIONS, ABOUT)
     for part, wanted in goal.items():
-        if part not in (*TABLES, RESULT, OPTIONS, ABOUT):
-            return f"its goal has an unknown part {part}; known are {', '.join((*TABLES, RESULT, OPTIONS, ABOUT))}"
+        if part not in parts:
+            return f"its goal has an unknown part {part}; known are {', '.join(parts)}"
         if not isinstance(wanted, str if part == ABOUT else dict):
             return f'"{part}" of its goal is no {"text" if part == ABOUT else "object"}'
-        for kind, values in wanted.items() if part in TABLES else ():
-            if kind not in KINDS or not isinstance(values, dict | list):
-                return f'"{part}" of its goal has {kind}: {values!r}; known are {", ".join(KINDS)}, objects or lists'
+        for name, value in wanted.items() if part != ABOUT else ():
+            if part in TABLES and name not in KINDS:
+                return f'"{part}" of its goal has {name}: {value!r}; known are {", ".join(KINDS)}'
+            if not _is_formed(part, name, value):
+                return f'"{part}" of its goal has {name}: {value!r}, which is not of the form that is compared there'
     return None
+
+
+def _is_formed(part: str, name: str, value: Any) -> bool:
+    if part == RESULT:
+        is_counted = isinstance(value, dict) and len(value) == 1 and value.keys() <= {"ordered", "at_least"}
+        return isinstance(value, list) or (is_counted and isinstance(next(iter(value.values())), list))
+    if part == OPTIONS:
+        return "[]" not in name or isinstance(value, list)
+    if isinstance(value, list):  # keys; of records that are new, which have none yet, the records
+        kind = dict if name == "added" and part in RECORDS else str
+        return all(isinstance(one, kind) for one in value)
+    if not isinstance(value, dict):
+        return False
+    if part == "notes" and name != "moved":
+        return all(_is_text_pattern(one) for one in value.values())
+    return part not in RECORDS or name != "changed" or all(isinstance(one, dict) for one in value.values())
+
+
+def _is_text_pattern(pattern: Any) -> bool:
+    """A text, {"exactly": TEXT} or {"like": TEXT}, the latter with "at" or lines that are to go under "without"."""
+    if not isinstance(pattern, dict):
+        return isinstance(pattern, str)
+    if pattern.keys() == {"exactly"}:
+        return isinstance(pattern["exactly"], str)
+    gone = pattern.get("without", [])
+    return (
+        {"like"} <= pattern.keys() <= {"like", "at", "without"}
+        and isinstance(pattern["like"], str)
+        and isinstance(gone, list)
+        and all(isinstance(line, str) for line in gone)
+    )
 
 
 def goal_fault(prompt: Prompt, catalog: Catalog, num_random_calls: int = NUM_RANDOM_CALLS) -> str | None:
@@ -34,7 +71,7 @@ def goal_fault(prompt: Prompt, catalog: Catalog, num_random_calls: int = NUM_RAN
         return None
     if prompt.vault is None:
         return "it has a goal, but no vault"
-    fault = _shape_fault(prompt.goal)
+    fault = shape_fault(prompt.goal)
     if fault:
         return fault
     if not shortcomings(NOTHING, prompt.goal):

@@ -179,8 +179,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     for path in (args.heldout_prompts, args.behavior_prompts):
         if not path.is_file():
             raise UsageError(f"there is no prompt set {path}")
-    answers_here = not args.server or args.base == EMBEDDED
-    for package in PACKAGES if answers_here else PACKAGES[1:]:
+    is_engine_needed = not args.server or (args.base == EMBEDDED and "self" in args.prompt_method)
+    for package in PACKAGES if is_engine_needed else PACKAGES[1:]:
         if find_spec(package) is None:
             raise ModuleNotFoundError(name=package)
 

@@ -56,13 +56,13 @@ def run_training(args: argparse.Namespace, method: Method) -> int:
     settings = settings_of(args)
     if args.adapter:
         data.sha256[str(args.adapter)] = sha256_of(args.adapter / ADAPTER_WEIGHTS)
-    if folder.is_complete(method.name, settings, data.sha256, resume=args.resume, overwrite=args.overwrite):
-        if is_main_process():
-            log.info("%s is complete already", folder.path)
-            print(folder.path)
-        return OK
     others_wait = folder.held() if is_main_process() else nullcontext()
     with others_wait, Signals("stopping after the step under way") as signals:
+        if folder.is_complete(method.name, settings, data.sha256, resume=args.resume, overwrite=args.overwrite):
+            if is_main_process():
+                log.info("%s is complete already", folder.path)
+                print(folder.path)
+            return OK
         try:
             return _train(args, settings, method, data, folder, signals)
         except KeyboardInterrupt:
