@@ -1,5 +1,6 @@
 """How a program ends: messages on stderr, an exit status, one sentence for an error, quiet on a closed pipe."""
 
+import errno
 import io
 import logging
 import os
@@ -30,9 +31,6 @@ def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
         if sys.stdout:  # None where it was closed
             sys.stdout.flush()
         return status
-    except BrokenPipeError:
-        _discard_stdout()
-        return READER_WENT_AWAY
     except KeyboardInterrupt:
         log.error("interrupted")
         return INTERRUPTED
@@ -47,6 +45,9 @@ def run_main(work: Callable[[], int], *, verbose: bool = False) -> int:
         log.error("error: the package %s is not installed: run `pip install -e %s`", name, what, exc_info=verbose)
         return USAGE
     except OSError as error:
+        if is_closed_pipe(error):
+            _discard_stdout()
+            return READER_WENT_AWAY
         log.error("error: %s", describe_os_error(error), exc_info=verbose)
         _flush_or_discard_stdout()
         return FAILED
@@ -57,9 +58,16 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
+def is_closed_pipe(error: OSError) -> bool:
+    """Whether nobody reads any more what is written. Windows' C library says EINVAL, of a write that names no file."""
+    is_windows = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
+    return is_windows or isinstance(error, BrokenPipeError)
+
+
 def describe_os_error(error: OSError) -> str:
     """`No space left on device: data.jsonl`, or as much of it as the error knows."""
-    return f"{error.strerror or error}: {error.filename}" if error.filename else f"{error.strerror or error}"
+    filename = error.filename2 or error.filename  # what was moved, and where to
+    return f"{error.strerror or error}: {filename}" if filename else f"{error.strerror or error}"
 
 
 def _flush_or_discard_stdout() -> None:

@@ -1,9 +1,18 @@
 """The flags that say what answers are judged against."""
 
 import argparse
+import os
 from pathlib import Path
 
 from Evaluator.catalog import DEFAULT_CATALOG
+
+
+def vault_folder(text: str) -> Path:
+    """An argparse type: a folder by its own name, which becomes the vault's, and which `.` and `..` do not tell.
+
+    `~` is the home folder, where the shell leaves that to programs.
+    """
+    return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100  # resolve() would take the name behind a link
 
 
 def add_catalog_argument(group: argparse._ActionsContainer) -> None:

@@ -1,7 +1,6 @@
 """Measure a model: ask every prompt of the sets, judge the answers, write the report."""
 
 import argparse
-import json
 import logging
 import random
 from collections.abc import Sequence
@@ -24,8 +23,9 @@ from Evaluator.records import Prompt
 from Evaluator.reports.page import check_page
 from Evaluator.reports.report import make_report, rows_of_run, validator_fingerprint
 from Evaluator.reports.text import describe_rate, report_as_markdown
+from Evaluator.runs.atomic_files import write_atomically, write_json
 from Evaluator.runs.attempts import WrittenPrompt
-from Evaluator.runs.output_files import OutputFiles, write_atomically
+from Evaluator.runs.output_files import OutputFiles
 from Evaluator.runs.run import Plan, run_plan, settings_of
 from Evaluator.tool_prompts import as_functions, as_text
 
@@ -203,7 +203,7 @@ def _write_report(
     about = {"model": args.model, "adapter": adapter_name(args.adapter), **_settings(args)}
     report = make_report(rows, prompt_set, catalog, about, args.num_samples_per_prompt)
     if rows:
-        write_atomically(args.output, [json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n"])
+        write_json(args.output, report, ensure_ascii=False)
     return report
 
 

@@ -23,7 +23,7 @@ from Evaluator.judging_flags import add_catalog_argument
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.reports.page import check_page
 from Evaluator.rows import BadLine, read_rows
-from Evaluator.runs.output_files import write_atomically
+from Evaluator.runs.atomic_files import write_atomically
 from Tools.report.card import check_card, make_card
 from Tools.report.counts import Counts
 from Tools.report.limits import DEFAULT_LIMITS, Limit, judge, load_limits

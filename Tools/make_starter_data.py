@@ -27,8 +27,8 @@ from Evaluator.flag_types import number
 from Evaluator.model_client import Completion, SamplingOptions
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.records import Message, Prompt, Sample, to_json_line
+from Evaluator.runs.atomic_files import write_atomically
 from Evaluator.runs.attempts import Answered, Judging, UnusablePrompt, WrittenPrompt
-from Evaluator.runs.output_files import write_atomically
 from Evaluator.tool_calls import parse_text
 from Evaluator.vault.loading import load_fixture
 from Tools.prompts.cells import Cell, Cells, right_answer

@@ -22,8 +22,8 @@ from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK
 from Evaluator.reports.report import load_report, validator_fingerprint
 from Evaluator.rows import BadLine, read_rows
+from Evaluator.runs.atomic_files import write_atomically, write_json
 from Evaluator.runs.kept_settings import file_fingerprint, keep_settings
-from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.serving import add_server_arguments
 from Evaluator.runs.steps import StepFailed, Steps
 from Tools.loop.commands import (
@@ -107,7 +107,7 @@ class Loop:
         if self._args.ask_missing_tools and not missing.exists():
             played = [commands.path(number, PLAY), *([commands.path(number - 1, JUDGED)] if number > 1 else [])]
             tools = tools_without_right_answer(played)
-            write_atomically(missing, [json.dumps({"tools": dict.fromkeys(tools, 1)}, indent=1).encode() + b"\n"])
+            write_json(missing, {"tools": dict.fromkeys(tools, 1)})
         if self._args.ask_missing_tools:
             self._ask_missing_tools(number, len(json.loads(missing.read_bytes())["tools"]))
         steps.run(commands.judging(number))
@@ -197,7 +197,7 @@ class Loop:
         how = "the last round is not kept" if last.reasons else "all rounds are done"
         end = f"The loop is over: {how}." if is_over else None
         data = {"base": self._args.base, "rounds": [one.to_dict() for one in rounds]}
-        write_atomically(workdir / "rounds.json", [json.dumps(data, indent=1).encode() + b"\n"])
+        write_json(workdir / "rounds.json", data)
         write_atomically(workdir / "index.html", [loop_page(rounds, self._args.base, end).encode()])
         best = [one.number for one in rounds if not one.reasons][-1]
         keep_best(workdir / "best", best, self._commands.adapter(best), self._commands.path(best, SERVED))

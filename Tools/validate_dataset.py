@@ -18,14 +18,13 @@ from Evaluator.catalog import load_catalog
 from Evaluator.console import printable, run_main
 from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.flag_types import number
-from Evaluator.judging_flags import add_judging_arguments
+from Evaluator.judging_flags import add_judging_arguments, vault_folder
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.records import CHECKS, Verdict, to_json_line
 from Evaluator.rejudge import CannotJudge, Judge, relabelled
 from Evaluator.rows import BadLine, Row, read_rows
 from Evaluator.vault.loading import load_folder
 from Tools.own_output import refuse_own_output
-from Tools.prompts.prompt_flags import vault_folder
 
 log = logging.getLogger(__name__)
 SHOWN_BAD_LINES = 20

@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, ReportedError, UsageError
 from Evaluator.flag_types import number
 from Evaluator.model_flags import base_url
+from Evaluator.runs.children import OWN_GROUP, wait_for
 from Evaluator.runs.file_lock import take_lock
 from Evaluator.runs.signals import Signals
 
@@ -129,14 +131,20 @@ def started(command: str, log_path: Path | None) -> Iterator["subprocess.Popen[b
     output = log_path.open("ab") if log_path else os.fdopen(os.dup(sys.stderr.fileno()), "wb")
     with output:
         try:
-            words = command if os.name == "nt" else shlex.split(command)  # Windows takes a line apart by itself
-            server = _start(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            server = _start(_words_of(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         except (OSError, IndexError, ValueError) as error:
             raise UsageError(f"cannot start the server {command!r}: {error}") from error
     try:
         yield server
     finally:
         _end(server)
+
+
+def _words_of(command: str) -> Sequence[str] | str:
+    if os.name != "nt":
+        return shlex.split(command)
+    program, _, rest = command.partition(" ")  # Windows takes a line apart by itself, but looks beside Python first
+    return f"{subprocess.list2cmdline([shutil.which(program) or program])} {rest}"
 
 
 def wait_for_answer(server: "subprocess.Popen[bytes]", url: str, seconds: float, signals: Signals) -> None:
@@ -161,16 +169,8 @@ def command_status(command: Sequence[str], signals: Signals) -> int:
         child = _start(words)
     except OSError as error:
         raise UsageError(f"cannot run {shlex.join(command)}: {error.strerror}") from error
-    passed_on = 0
-    while True:
-        try:
-            status = child.wait(timeout=_POLL_S)
-            return status if status >= 0 else FAILED
-        except subprocess.TimeoutExpired:
-            for received in signals.received[passed_on:]:
-                passed_on += 1
-                if os.name != "nt" or received != signal.SIGINT:  # its console tells the command by itself
-                    child.send_signal(received)
+    status = wait_for(child, signals)
+    return status if status >= 0 else FAILED
 
 
 class _Stopped(ReportedError):
@@ -184,7 +184,7 @@ class _Stopped(ReportedError):
 def _start(words: Sequence[str] | str, **streams: Any) -> "subprocess.Popen[bytes]":
     """A process that Ctrl-C reaches only as it is passed on, and that on Linux ends when this one is killed."""
     parent_dies = {"preexec_fn": _die_with_parent} if sys.platform == "linux" else {}
-    return subprocess.Popen(words, start_new_session=True, **parent_dies, **streams)
+    return subprocess.Popen(words, start_new_session=True, **parent_dies, **OWN_GROUP, **streams)
 
 
 def _die_with_parent() -> None:
@@ -196,8 +196,9 @@ def _die_with_parent() -> None:
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
     """End a server and what it has started: kindly, then not."""
-    if os.name != "posix":
-        server.terminate()
+    if os.name == "nt":
+        subprocess.run(["taskkill", "/t", "/f", "/pid", str(server.pid)], stdout=subprocess.DEVNULL, check=False)
+        server.wait()
         return
     for way in (signal.SIGTERM, signal.SIGKILL):
         try:

@@ -83,6 +83,7 @@ TRAINERS_KNOW = {
     "Evaluator.label_balance",
     "Evaluator.records",
     "Evaluator.rows",
+    "Evaluator.runs.atomic_files",
     "Evaluator.runs.file_lock",
     "Evaluator.runs.signals",
     "Evaluator.tool_calls",
@@ -97,7 +98,6 @@ EXPERIMENTS_KNOW = TRAINERS_KNOW | {
     "Evaluator.reports.compare",
     "Evaluator.reports.report",
     "Evaluator.runs.kept_settings",
-    "Evaluator.runs.output_files",
     "Evaluator.runs.serving",
     "Evaluator.runs.steps",
 }

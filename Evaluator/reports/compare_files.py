@@ -9,7 +9,7 @@ from Evaluator.reports.compare import compare
 from Evaluator.reports.page import check_page
 from Evaluator.reports.report import load_report
 from Evaluator.reports.text import comparison_as_markdown
-from Evaluator.runs.output_files import write_atomically
+from Evaluator.runs.atomic_files import write_atomically
 
 
 def build_compare_parser() -> argparse.ArgumentParser:

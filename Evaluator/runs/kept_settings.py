@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from Evaluator.errors import UsageError
-from Evaluator.runs.output_files import write_atomically
+from Evaluator.runs.atomic_files import write_json
 
 _END_BYTES = 1 << 20
 
@@ -22,7 +22,7 @@ def keep_settings(path: Path, settings: Mapping[str, Any], what: str) -> None:
     try:
         kept = json.loads(path.read_bytes())
     except FileNotFoundError:
-        write_atomically(path, [json.dumps(now, indent=1).encode() + b"\n"])
+        write_json(path, now)
         return
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error

@@ -7,13 +7,13 @@ data.journal         the journal itself; with it the same command goes on or top
 """
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from Evaluator.errors import UsageError
+from Evaluator.runs.atomic_files import write_atomically, write_json
 from Evaluator.runs.journal import Journal
 from Evaluator.runs.sinks import Tally
 
@@ -62,7 +62,7 @@ class OutputFiles:
         write_atomically(self.samples, journal.sample_lines(order))
         write_atomically(self.rejects, journal.reject_lines())
         run = {**about, "settings": settings, "counts": _counts(journal.tally), "journal_bytes": journal.size}
-        write_atomically(self.run, [json.dumps(run, indent=1).encode() + b"\n"])
+        write_json(self.run, run)
 
 
 def interleave(true: Sequence[int], false: Sequence[int]) -> Iterator[int]:
@@ -89,17 +89,3 @@ def _counts(tally: Tally) -> dict[str, Any]:
         "prompt_tokens": tally.prompt_tokens,
         "completion_tokens": tally.completion_tokens,
     }
-
-
-def write_atomically(path: Path, lines: Iterable[bytes]) -> None:
-    """Write beside `path` and move into place; a reader sees the old file or the whole new one."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as stream:
-            stream.writelines(lines)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise

@@ -8,8 +8,8 @@ from Evaluator.errors import INTERRUPTED, OK, STOPPED_EARLY
 
 
 class Signals:
-    """SIGINT, SIGTERM and, unless nohup has it ignored, SIGHUP, counted instead of killing, while the `with` block
-    runs (main thread only).
+    """SIGINT, SIGTERM, Windows' SIGBREAK and, unless nohup has it ignored, SIGHUP, counted instead of killing, while
+    the `with` block runs (main thread only).
 
     While `interrupt` is set they also raise KeyboardInterrupt, to end what waits for a file or a model to load;
     `notice` is what the first one that does not says on stderr.
@@ -22,6 +22,8 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGBREAK"):
+            numbers.append(signal.SIGBREAK)
         hangup = getattr(signal, "SIGHUP", None)  # Windows has none
         if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
             numbers.append(hangup)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from Evaluator.console import is_closed_pipe
 from Evaluator.records import Reject, Sample, to_json_line
 
 LONGEST_WRITE_S = 1.0
@@ -125,7 +126,12 @@ def _write(line: bytes) -> None:
     stream = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     left = memoryview(line)
     while left:
-        written = stream.write(left)
+        try:
+            written = stream.write(left)
+        except OSError as error:
+            if is_closed_pipe(error):
+                raise BrokenPipeError from error
+            raise
         if not written:  # somebody has made stdout non-blocking
             time.sleep(0.01)
         left = left[written or 0 :]

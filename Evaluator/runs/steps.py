@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from Evaluator.errors import FAILED, INTERRUPTED, OK, STOPPED_EARLY, USAGE, ReportedError, UsageError
+from Evaluator.runs.atomic_files import write_json
+from Evaluator.runs.children import OWN_GROUP, wait_for
 from Evaluator.runs.file_lock import take_lock
-from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,8 @@ class Step:
 
     def line(self, *, anew: bool = False) -> str:
         """The step for a shell, from ROOT."""
-        shown = shlex.join(["python", *self.words(anew=anew)])
-        return f"{shown} > {shlex.quote(str(self.makes))}" if self.saves_stdout else shown
+        shown = _quoted(["python", *self.words(anew=anew)])
+        return f"{shown} > {_quoted([str(self.makes)])}" if self.saves_stdout else shown
 
 
 class Steps:
@@ -144,7 +145,7 @@ class Steps:
 
     def _record(self, record: dict[str, Any], status: int | None, seconds: float) -> None:
         record.update(status=status, seconds=round(seconds, 1))
-        write_atomically(self._state, [json.dumps({"steps": self._records}, indent=1).encode() + b"\n"])
+        write_json(self._state, {"steps": self._records})
 
     def _wait_for(self, step: Step, *, anew: bool) -> int:
         """Run the command and pass signals on to it; give its exit status."""
@@ -168,15 +169,9 @@ class Steps:
             stdin=subprocess.DEVNULL,
             stdout=stdout or sys.stderr.fileno(),  # ours is for data
             **inherited,
+            **OWN_GROUP,
         )
-        passed_on = 0
-        while True:
-            try:
-                return child.wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                for number in self._signals.received[passed_on:]:
-                    passed_on += 1
-                    _send(child, number)
+        return wait_for(child, self._signals, knows=_is_told_by_the_terminal)
 
     def _judge(self, step: Step, status: int) -> None:
         """Raise StepFailed where a step did not do what it was to do."""
@@ -191,10 +186,13 @@ class Steps:
             raise StepFailed(f"the step {step.name!r} ended with status {status}; its message is above", status)
 
 
-def _send(child: subprocess.Popen[bytes], number: int) -> None:
-    if number == signal.SIGINT and (os.name == "nt" or (sys.stdin and sys.stdin.isatty())):
-        return  # a console tells all of its processes; told twice, a run would not wait for its answers
-    child.send_signal(number)
+def _is_told_by_the_terminal(number: int) -> bool:
+    """Ctrl-C reaches all processes at a terminal, and told twice, a run would not wait for its answers."""
+    return number == signal.SIGINT and os.name != "nt" and sys.stdin is not None and sys.stdin.isatty()
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def _read(state: Path) -> list[dict[str, Any]]:

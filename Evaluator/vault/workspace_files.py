@@ -22,7 +22,7 @@ _STATE = {
     "activeFiles": [""], "nextSteps": [""], "reasoning": "", "created": 0,
 }  # fmt: skip
 _TRACE = {"sessionId": "", "tool": "", "content": "", "timestamp": 0}
-_YEAR_10000_MS = 253_402_300_800_000
+_YEAR_3000_MS = 32_503_680_000_000
 _WORKFLOW = {"name": "", "when": "", "steps": ""}
 
 
@@ -62,14 +62,15 @@ def _list(value: Any) -> list[Any]:
 def _typed(record: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The named fields with values of the type of their default; a default [""] stands for a list of strings.
 
-    Whole numbers are times in ms since 1970; what can be no such time (microseconds) gives way to the default too.
+    Whole numbers are times in ms since 1970. What is no such time, microseconds for instance, gives way to the default
+    too; after the year 3000 Windows knows none.
     """
     typed = {}
     for name, default in fields.items():
         value = record.get(name)
         if default == [""]:
             typed[name] = [one for one in _list(value) if isinstance(one, str)]
-        elif type(value) is type(default) and (not isinstance(value, int) or 0 <= value < _YEAR_10000_MS):
+        elif type(value) is type(default) and (not isinstance(value, int) or 0 <= value < _YEAR_3000_MS):
             typed[name] = value
         else:
             typed[name] = default

@@ -1,7 +1,6 @@
 """The flags of v2 that say who writes requests, about what, and which are not wanted."""
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number, span
+from Evaluator.judging_flags import vault_folder
 from Evaluator.model_flags import EMBEDDED, base_url, is_claude, is_embedded, is_none, is_scripted
 from Evaluator.prompt_sets import EVALUATION_SETS
 from Evaluator.runs.output_files import OutputFiles
@@ -30,11 +30,6 @@ _METHODS_OF_FLAGS: Mapping[str, tuple[set[str], Any]] = {
     "prompts_per_call": ({"teacher"}, _PER_CALL),
 }
 """For which methods a flag does something, and its default."""
-
-
-def vault_folder(text: str) -> Path:
-    """An argparse type: a folder by its own name, which becomes the vault's, and which `.` and `..` do not tell."""
-    return Path(os.path.abspath(text))  # noqa: PTH100  # resolve() would take the name of what a link leads to
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from Evaluator.runs.atomic_files import write_atomically
 from Evaluator.runs.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -32,9 +33,7 @@ class MetricsFile(TrainerCallback):
             return
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
         kept = [line for line in lines if _step_of(line) <= state.global_step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(self._path)
+        write_atomically(self._path, [f"{line}\n".encode() for line in kept])
 
     def on_log(
         self,

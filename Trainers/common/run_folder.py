@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from Evaluator.errors import ReportedError, UsageError
+from Evaluator.runs.atomic_files import write_json
 from Evaluator.runs.file_lock import take_lock
 
 NEED_NOT_AGREE = ("output", "save_steps", "eval_steps", "logging_steps", "report_to", "memory_gb", "model_size")
@@ -70,9 +71,7 @@ class RunFolder:
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write run.json in one step: it is the old one or the new one, whatever dies."""
         self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.record_path.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(self.record_path)
+        write_json(self.record_path, record, ensure_ascii=False)
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written to its end: the trainer's state is its last file."""

@@ -13,8 +13,8 @@ from typing import Any
 from Evaluator.backends.default_weights import STARTER_WRITER
 from Evaluator.errors import FAILED, INTERRUPTED, STOPPED_EARLY, ReportedError, UsageError
 from Evaluator.reports.report import load_report
+from Evaluator.runs.atomic_files import write_atomically, write_json
 from Evaluator.runs.kept_settings import file_fingerprint, keep_settings
-from Evaluator.runs.output_files import write_atomically
 from Evaluator.runs.steps import ROOT, StepFailed, Steps
 from Trainers.common.base_models import EMBEDDED
 from Trainers.experiments.arms import ARMS, SETS
@@ -117,8 +117,8 @@ def write_results(workdir: Path, results: Path) -> None:
         {"name": one["name"], "line": _without_place(one["line"], workdir), **{key: one[key] for key in _ENDED}}
         for one in steps
     ]
-    write_atomically(results / "steps.json", [json.dumps(shown, indent=1).encode() + b"\n"])
-    write_atomically(results / "trainings.json", [json.dumps(_trainings_in(workdir), indent=1).encode() + b"\n"])
+    write_json(results / "steps.json", shown)
+    write_json(results / "trainings.json", _trainings_in(workdir))
 
 
 def _trainings_in(workdir: Path) -> list[dict[str, Any]]:

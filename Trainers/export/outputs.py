@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from Evaluator.errors import UsageError
+from Evaluator.runs.atomic_files import move_into_place
 
 
 def refuse_existing(paths: Sequence[Path]) -> None:
@@ -25,6 +26,6 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield made
         if path.is_dir():
             path.rename(folder / f"{path.name}.old")
-        made.replace(path)
+        move_into_place(made, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
