@@ -33,9 +33,9 @@ from Trainers.common.kto import KTO
 from Trainers.common.rendering import CannotRender, Renderer
 from Trainers.common.run_folder import RunFolder
 from Trainers.common.sft import SFT
-from Trainers.common.trainer_setup import score_trained_tokens_only, training_arguments
+from Trainers.common.trainer_setup import is_out_of_memory, score_trained_tokens_only, training_arguments
 from Trainers.common.training_data import read_training_data
-from Trainers.common.training_run import is_out_of_memory, out_of_memory
+from Trainers.common.training_run import out_of_memory
 from Trainers.rtx3090_kto import train_kto
 from Trainers.rtx3090_sft import train_sft
 
@@ -946,6 +946,25 @@ def test_out_of_memory_is_a_sentence_that_says_what_to_lower(tmp_path):
 def test_trl_still_has_what_scores_trained_tokens_only_on_a_cpu(monkeypatch):
     utils = pytest.importorskip("trl.trainer.utils")
     assert callable(utils._use_triton), "score_trained_tokens_only() would do nothing: training takes twice as long"
+    kernels = pytest.importorskip("trl.kernels.chunked_logprob")
     monkeypatch.setattr(utils, "_use_triton", lambda device: False)
-    score_trained_tokens_only()
-    assert utils._use_triton("cpu")
+    monkeypatch.setattr(kernels, "_use_triton", lambda device: True)
+    score_trained_tokens_only(has_triton=True)
+    assert utils._use_triton("cpu") and kernels._use_triton("cuda")
+    score_trained_tokens_only(has_triton=False)
+    assert utils._use_triton("cpu") and not kernels._use_triton("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds the GPU that is told of here")
+def test_a_gpu_that_torch_cannot_use_is_told_and_not_passed_over(tiny, tmp_path, monkeypatch, capfd):
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA GeForce RTX 3090 (UUID: x)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
+    base = ["--model-name", tiny, "--local-file", write_rows(tmp_path / "a.jsonl"), "--max-steps", "1"]
+    assert train_sft.main([*base, "--output", str(tmp_path / "run")]) == 2
+    assert "there is an NVIDIA GPU, which torch" in capfd.readouterr().err and not (tmp_path / "run").exists()
+    assert train_sft.main([*base, "--output", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert train_sft.main([*base, "--output", str(tmp_path / "hidden")]) == 0

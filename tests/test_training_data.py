@@ -222,6 +222,10 @@ def test_memory_grows_with_what_it_is_made_of():
     assert needed(is_kto=True, has_reference_adapter=True) > needed()
     assert needed(rows=4, is_packed=True) > needed(rows=4)
     assert needed(has_triton=False) > needed() + 1e9
+    lora = shape.lora_parameters(32)
+    assert needed(processes=2) == needed() + 4 * lora, "the buckets of gradients"
+    parts = memory_parts(shape, Load(1, 2048, 32, True, True, False))
+    assert parts["LoRA and its gradients"] == 10 * lora, "with its gradient in float32, and a copy in bf16"
     assert memory_parts(shape, Load(1, 2048, 32, True, True, False))["weights"] == pytest.approx(4.14e9, rel=0.01)
 
 

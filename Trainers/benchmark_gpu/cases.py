@@ -19,10 +19,14 @@ from Trainers.common.prepared import Prepared
 from Trainers.common.run_folder import RunFolder
 from Trainers.common.trainer_setup import (
     card_gb,
+    is_out_of_memory,
     loading_options,
     lora_config,
     quiet_libraries,
+    score_trained_tokens_only,
+    train_in_float32,
     training_arguments,
+    triton_works,
 )
 from Trainers.rtx3090_kto import train_kto
 from Trainers.rtx3090_sft import train_sft
@@ -70,7 +74,8 @@ def flags_of(args: argparse.Namespace, method: str) -> argparse.Namespace:
 
 
 def our_trainer(method: str, flags: argparse.Namespace, prepared: Prepared, folder: Path) -> "Trainer":
-    return METHODS[method].trainer(
+    score_trained_tokens_only(has_triton=flags.device == "cuda" and triton_works())
+    trainer = METHODS[method].trainer(
         flags,
         prepared,
         {**training_arguments(flags, RunFolder(folder), has_validation=False), "save_strategy": "no"},
@@ -78,6 +83,8 @@ def our_trainer(method: str, flags: argparse.Namespace, prepared: Prepared, fold
         peft_config=lora_config(flags),
         processing_class=tokenizer_without_words(),
     )
+    train_in_float32(trainer.model, {})
+    return trainer
 
 
 def plain_trainer(method: str, flags: argparse.Namespace, prepared: Prepared, folder: Path) -> "Trainer":
@@ -179,7 +186,7 @@ def measure(args: argparse.Namespace) -> Measured:
                 torch.cuda.reset_peak_memory_stats()
             train(trainer, meter)
         except RuntimeError as error:
-            if not (meter.on_gpu and is_out_of_memory(error)):
+            if not (meter.on_gpu and is_no_memory_left(error)):
                 raise
             log.info("%s: %s", args.case, str(error).splitlines()[0])
             return replace(measured, is_out_of_memory=True)
@@ -209,12 +216,11 @@ def train(trainer: "Trainer", meter: Meter) -> None:
     trainer.train()
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_no_memory_left(error: RuntimeError) -> bool:
     """Also where a library tells it in its own words: torch counts the allocations that failed for good."""
     import torch
 
-    said = any(words in str(error).lower() for words in ("out of memory", "alloc_failed"))
-    return said or torch.cuda.memory_stats().get("num_ooms", 0) > 0
+    return is_out_of_memory(error) or torch.cuda.memory_stats().get("num_ooms", 0) > 0
 
 
 def with_speed(measured: Measured, meter: Meter, args: argparse.Namespace, batches_a_step: int) -> Measured:

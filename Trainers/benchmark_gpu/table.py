@@ -74,8 +74,7 @@ def note_lines(args: argparse.Namespace, shape: ModelShape, results: Mapping[str
         "- TRL's defaults: bf16 weights, not float32 as TRL itself would load them, PEFT's LoRA (rank 8, on q and v), "
         "AdamW in torch, one batch a step; batch size, length and rows are ours",
         "- Peaks are those of the training steps, in GB of 1e9 bytes; reserved is with what loading left in the "
-        "allocator's cache. CUDA's context, and the paged optimizer's state, which is not torch's, are in the "
-        "calculated GB only",
+        "allocator's cache. CUDA's context is in the calculated GB only",
         *([f"- Peaks of loading: {', '.join(loading)}"] if loading else []),
         "- Tokens are those of the rows, without padding and without KTO's mismatched answers",
     ]

@@ -18,7 +18,7 @@ from Trainers.common.base_models import (
     refuse_missing_folder,
 )
 from Trainers.common.flags import resolve_for
-from Trainers.common.launch import is_main_process, num_local_processes
+from Trainers.common.launch import is_main_process, num_local_processes, num_processes
 from Trainers.common.memory import (
     CARD_FLOPS,
     CPU_CORE_BF16_FLOPS,
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 MOST_RENDERED = 1000
 """Rows that are tokenised for a dry run, which shall take no more than seconds."""
+HAS_TRITON = sys.platform != "win32"
+"""Calculated for where no GPU is at hand, too: what a run finds may be other."""
 CARD_GB = 24.0
 """An RTX 3090's memory, calculated for where no GPU is at hand."""
 
@@ -77,7 +79,7 @@ def warmup_steps(args: argparse.Namespace, steps: int) -> int:
     return min(5, steps // 20) if args.warmup_steps is None else args.warmup_steps
 
 
-def load_of(args: argparse.Namespace, method: str, prepared: Prepared) -> Load:
+def load_of(args: argparse.Namespace, method: str, prepared: Prepared, *, has_triton: bool = HAS_TRITON) -> Load:
     """What one step of this run has to hold."""
     return Load(
         rows=args.batch_size,
@@ -89,25 +91,40 @@ def load_of(args: argparse.Namespace, method: str, prepared: Prepared) -> Load:
         has_reference_adapter=method == "kto" and args.adapter is not None,
         is_packed=getattr(args, "packing", False),
         on_cpu=args.device == "cpu",
-        has_triton=sys.platform != "win32",
+        has_triton=has_triton,
+        processes=num_processes(),
     )
 
 
-def check_memory(args: argparse.Namespace, method: str, prepared: Prepared, card_gb: float | None) -> None:
+def check_memory(
+    args: argparse.Namespace,
+    method: str,
+    prepared: Prepared,
+    card_gb: float | None,
+    *,
+    free_gb: float | None = None,
+    has_triton: bool = HAS_TRITON,
+) -> None:
     """Raise UsageError where the calculated memory is more than --memory-gb, or the card, has.
 
-    `card_gb` is None on a CPU, where --memory-gb is the only limit: what may not fit into this machine is a warning.
+    `card_gb` is None on a CPU, where --memory-gb is the only limit: what may not fit into this machine is a warning, as
+    is what may not fit into the `free_gb` that others leave of the card.
     """
     limit = args.memory_gb or card_gb
     shape = shape_of(args.model_name)
     if shape is None:
         return
-    parts = memory_parts(shape, load_of(args, method, prepared))
+    parts = memory_parts(shape, load_of(args, method, prepared, has_triton=has_triton))
     needed, largest = sum(parts.values()), max(parts, key=lambda part: parts[part])
     if limit is not None and needed > limit * 1e9:
         raise UsageError(
             f"{args.model_name} needs some {as_gb(needed)}, and there are {limit:g} GB (most of it: "
             f"{largest}, {as_gb(parts[largest])}). Lower --batch-size or --max-length, or take a smaller model"
+        )
+    if free_gb is not None and needed > free_gb * 1e9:
+        log.warning(
+            "warning: %s needs some %s, and other programs leave %.1f GB of the card: close some, or it may run out",
+            *(args.model_name, as_gb(needed), free_gb),
         )
     there = machine_bytes()
     if limit is None and there and needed * num_local_processes() > there and is_main_process():

@@ -41,6 +41,7 @@ class Load:
     is_packed: bool = False
     on_cpu: bool = False
     has_triton: bool = True
+    processes: int = 1
 
     @property
     def value_bytes(self) -> int:
@@ -55,7 +56,7 @@ def memory_parts(shape: ModelShape, load: Load) -> dict[str, float]:
     tile_bytes = 2 if load.has_triton and not load.on_cpu else 32
     return {
         "weights": shape.linear_parameters * (NF4_BYTES if load.is_nf4 else size) + shape.other_parameters * size,
-        "LoRA and its gradients": lora * 4 * (3 if load.has_reference_adapter else 2),
+        "LoRA and its gradients": lora * _lora_bytes(load),
         "optimizer": lora * state_bytes,
         "activations": tokens * _activation_bytes(shape, load),
         "attention mask": MASK_BYTES * (tokens**2 if load.is_packed else tokens * load.length),
@@ -63,6 +64,12 @@ def memory_parts(shape: ModelShape, load: Load) -> dict[str, float]:
         "a layer dequantised": max(i * o for i, o in shape.linear_layers) * size if load.is_nf4 else 0,
         "fixed": FIXED_BYTES,
     }
+
+
+def _lora_bytes(load: Load) -> int:
+    """Bytes of a LoRA parameter: it and its gradient in float32, the reference's, what autocast makes of it in bf16 for
+    the whole of a forward pass, and the buckets in which several processes add their gradients."""
+    return 8 + 4 * load.has_reference_adapter + 4 * (load.processes > 1) + 2 * (not load.on_cpu)
 
 
 def _activation_bytes(shape: ModelShape, load: Load) -> float:

@@ -3,8 +3,10 @@
 import argparse
 import logging
 import os
+import subprocess
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import UsageError
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 
 def quiet_libraries(verbose: bool) -> None:
@@ -39,8 +43,15 @@ def device_of(args: argparse.Namespace) -> str:
     has_gpu = torch.cuda.is_available()
     if args.device == "cuda" and not has_gpu:
         raise UsageError("--device cuda, but torch finds no GPU (is a CUDA build of torch installed?)")
+    if args.device == "auto" and not has_gpu and _has_card():
+        raise UsageError(
+            f"there is an NVIDIA GPU, which torch {torch.__version__} cannot use: it is built for "
+            f"{f'CUDA {torch.version.cuda}, which needs a newer driver' if torch.version.cuda else 'CPUs'}. Install "
+            f"another build (pytorch.org) or update the driver, or give --device cpu"
+        )
     if not has_gpu or args.device == "cpu":
         return "cpu"
+    torch.cuda.set_device(local_rank())  # where other libraries look for theirs
     if torch.cuda.device_count() > 1 and num_processes() == 1:
         raise UsageError(
             f"torch finds {torch.cuda.device_count()} GPUs: set CUDA_VISIBLE_DEVICES=0 to train on one, or start with "
@@ -51,6 +62,17 @@ def device_of(args: argparse.Namespace) -> str:
             f"{torch.cuda.get_device_name()} cannot compute in bf16: give an Ampere card or newer, or --device cpu"
         )
     return "cuda"
+
+
+def _has_card() -> bool:
+    """Whether NVIDIA's driver knows a GPU, and nobody hides it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    try:
+        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return said.startswith(b"GPU ")
 
 
 def cpu_has_bf16() -> bool:
@@ -75,6 +97,15 @@ def card_gb() -> float | None:
     return torch.cuda.get_device_properties(local_rank()).total_memory / 1e9
 
 
+def free_gb(device: str) -> float | None:
+    """What others leave of this process's GPU in GB; None without one."""
+    if device != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.mem_get_info(local_rank())[0] / 1e9
+
+
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
     """What from_pretrained is told: weights as they are computed with, or NF4 with double quantisation."""
     import torch
@@ -86,6 +117,7 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.quantization == "nf4":
         from transformers import BitsAndBytesConfig
 
+        options.setdefault("device_map", {"": "cpu"})  # bitsandbytes would take a GPU, where there is one
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -93,6 +125,12 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
             bnb_4bit_compute_dtype=dtype,
         )
     return options
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    signs = ("out of memory", "can't allocate memory", "alloc_failed")
+    return isinstance(error, MemoryError) or any(sign in said for sign in signs)
 
 
 def lora_config(args: argparse.Namespace) -> "LoraConfig":
@@ -115,8 +153,11 @@ def with_adapter(args: argparse.Namespace, model: "PreTrainedModel") -> "PreTrai
     from peft import PeftModel
 
     try:
-        adapted = PeftModel.from_pretrained(model, str(args.adapter), is_trainable=True)
+        place = str(model.device)  # else PEFT takes the weights through a GPU, where there is one
+        adapted = PeftModel.from_pretrained(model, str(args.adapter), is_trainable=True, torch_device=place)
     except (RuntimeError, ValueError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
         first = str(error).strip().splitlines()[0]
         raise UsageError(f"the adapter {args.adapter} does not fit {args.model_name}: {first}") from error
     # PEFT reads the base's config at every checkpoint, on the hub where this is no folder ("embedded")
@@ -124,16 +165,33 @@ def with_adapter(args: argparse.Namespace, model: "PreTrainedModel") -> "PreTrai
     return adapted
 
 
-def score_trained_tokens_only() -> None:
+def score_trained_tokens_only(*, has_triton: bool) -> None:
     """Have TRL project only the tokens that a loss is on to logits where Triton is not, as it does where it is.
 
     Elsewhere, on a CPU and on a GPU under Windows, it scores every token, for compilers that would else see another
     shape with every batch; here nothing is compiled, and the projection takes half of the time of a small model.
+    The kernels are another matter: TRL takes Triton's where the package is, whether or not it `has_triton` that works.
     """
+    import trl.kernels.chunked_logprob
     import trl.trainer.utils
 
     if hasattr(trl.trainer.utils, "_use_triton"):
         trl.trainer.utils._use_triton = lambda device: True
+    if not has_triton:
+        trl.kernels.chunked_logprob._use_triton = lambda device: False
+
+
+@lru_cache(maxsize=1)
+def triton_works() -> bool:
+    """Whether Triton can compile kernels for this GPU, for which it needs a C compiler and Python's headers as well."""
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_device()
+    except Exception as error:  # CalledProcessError, RuntimeError, ImportError: what its build of the day raises
+        log.debug("Triton does not work here: %s", error)
+        return False
+    return True
 
 
 def trained_weights(model: "PreTrainedModel") -> "dict[str, torch.Tensor]":
@@ -166,7 +224,7 @@ def training_arguments(args: argparse.Namespace, folder: RunFolder, *, has_valid
         "learning_rate": args.learning_rate,
         "lr_scheduler_type": args.lr_scheduler,
         "warmup_steps": args.warmup_steps or 0,
-        "optim": "paged_adamw_8bit" if on_gpu else "adamw_torch",
+        "optim": "adamw_8bit" if on_gpu else "adamw_torch",  # paged: several GPUs cannot resume (bitsandbytes #1708)
         "bf16": computes_in_bf16(args),
         "use_cpu": not on_gpu,
         "seed": args.seed,

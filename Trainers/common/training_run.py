@@ -25,6 +25,8 @@ from Trainers.common.trainer_setup import (
     card_gb,
     computes_in_bf16,
     device_of,
+    free_gb,
+    is_out_of_memory,
     loading_options,
     lora_config,
     quiet_libraries,
@@ -32,6 +34,7 @@ from Trainers.common.trainer_setup import (
     train_in_float32,
     trained_weights,
     training_arguments,
+    triton_works,
     with_adapter,
 )
 from Trainers.common.training_data import TrainingData, read_training_data, sha256_of
@@ -89,7 +92,14 @@ def _train(
     if is_main:
         for line in described_rows(data, prepared):
             log.info("%s", line)
-    check_memory(args, method.name, prepared, card_gb() if args.device == "cuda" else None)
+    has_triton = args.device == "cuda" and triton_works()
+    card = card_gb() if args.device == "cuda" else None
+    check_memory(args, method.name, prepared, card, free_gb=free_gb(args.device), has_triton=has_triton)
+    if args.device == "cuda" and not has_triton and is_main:
+        log.warning(
+            "warning: Triton does not work here, so the loss takes some 4 GB more and longer. It needs a C compiler "
+            "and Python's headers (build-essential and python3-dev), and not Windows"
+        )
     args.warmup_steps = warmup_steps(args, total_steps(args, prepared))
     checkpoint = folder.last_checkpoint() if args.resume else None
     record = _record(settings, args, method, data, prepared, base)
@@ -97,6 +107,7 @@ def _train(
         folder.refuse_other_machine(record["resolved"])
     started = time.monotonic()
     try:
+        score_trained_tokens_only(has_triton=has_triton)
         trainer, stop = _make_trainer(args, method, prepared, base, tokenizer, folder, signals)
         if is_main:
             if args.overwrite:  # not before the new run is ready to begin
@@ -164,7 +175,6 @@ def _make_trainer(
         )
     model = with_adapter(args, model)
     begun_with = trained_weights(model) if args.adapter else {}
-    score_trained_tokens_only()
     callbacks = [MetricsFile(folder.metrics_path), ProgressBar(), RewardWatch(), stop]
     trainer = method.trainer(
         args,
@@ -238,12 +248,6 @@ def package_versions() -> Mapping[str, str | None]:
             return None
 
     return {package: of(package) for package in PACKAGES}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    said = str(error).lower()
-    signs = ("out of memory", "can't allocate memory", "alloc_failed")
-    return isinstance(error, MemoryError) or any(sign in said for sign in signs)
 
 
 def out_of_memory(error: BaseException, folder: RunFolder) -> ReportedError:
