@@ -32,14 +32,12 @@ class CatalogError(UsageError):
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool. `parameters` is its JSON Schema without the context; `effect` is read, write or external."""
+    """One tool. `parameters` is its JSON Schema without the context."""
 
     name: str
     parameters: Mapping[str, Any]
     manager: str | None = None
     summary: str = ""
-    effect: str = "write"
-    destructive: bool = False
     result_data: Mapping[str, Any] | None = None
 
     @cached_property
@@ -175,8 +173,6 @@ def _tool_from(name: str, tool: Any, everywhere: Mapping[str, Any]) -> Tool:
         parameters=closed(parameters),
         manager=tool.get("manager"),
         summary=tool.get("summary", ""),
-        effect=tool.get("effect", "write"),
-        destructive=tool.get("destructive", False),
         result_data=tool.get("result_data"),
     )
 

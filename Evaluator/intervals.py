@@ -8,11 +8,11 @@ Z95 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
 
 
-def exact_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper and Pearson's exact interval of `count` out of `total` (Biometrika 26, 1934). (0, 1) for a total of 0."""
+def exact_interval(count: int, total: int) -> tuple[float, float]:
+    """Clopper and Pearson's exact 95 % interval of `count` out of `total` (Biometrika 26, 1934); (0, 1) for none."""
     if not total:
         return 0.0, 1.0
-    tail = (1 - confidence) / 2
+    tail = 0.025
     low = _solve(lambda p: _at_most(count - 1, total, p), 1 - tail) if count else 0.0
     high = _solve(lambda p: _at_most(count, total, p), tail) if count < total else 1.0
     return low, high
@@ -40,11 +40,11 @@ def _at_most(count: int, total: int, p: float) -> float:
     )
 
 
-def wilson_interval(count: float, total: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of `count` out of `total` (JASA 22, 1927). (0, 1) for a total of 0."""
+def wilson_interval(count: float, total: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of `count` out of `total` (JASA 22, 1927). (0, 1) for a total of 0."""
     if not total:
         return 0.0, 1.0
-    share = count / total
+    share, z = count / total, Z95
     middle = share + z * z / (2 * total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total

@@ -12,11 +12,7 @@ Data = Mapping[str, Any]
 
 
 class ToolError(Exception):
-    """A tool refused or failed. The text is what the caller reads; `data` what comes with it."""
-
-    def __init__(self, text: str, data: Data | None = None) -> None:
-        super().__init__(text)
-        self.data = data
+    """A tool refused or failed. The text is what the caller reads."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def run_call(call: ToolCall, vault: Vault, catalog: Catalog, *, is_checked: bool
     try:
         data = run(vault, arguments, caller)
     except ToolError as error:
-        return Reply(call.name, error.data, str(error), is_flat=call.name in _FLAT)
+        return Reply(call.name, None, str(error), is_flat=call.name in _FLAT)
     return Reply(call.name, data, is_flat=call.name in _FLAT)
 
 

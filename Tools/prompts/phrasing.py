@@ -64,8 +64,8 @@ class Manners:
     sha256: str
 
 
-def load_manners(path: Path = PHRASINGS) -> Manners:
-    raw = path.read_bytes()
+def load_manners() -> Manners:
+    raw = PHRASINGS.read_bytes()
     data = json.loads(raw)
     return Manners(
         personas=[Persona(one["who"], one["lines"]) for one in data["personas"]],

@@ -57,42 +57,35 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class SizedModel:
-    """A model behind --model-size: its name on the Hugging Face hub, its licence, its shape."""
+    """A model behind --model-size: its name on the Hugging Face hub, its shape."""
 
     name: str
-    licence: str
     shape: ModelShape
 
 
 MODEL_SIZES = {
     "135m": SizedModel(
         "HuggingFaceTB/SmolLM2-135M-Instruct",
-        "Apache-2.0",
         ModelShape(576, 30, 9, 3, 64, 1536, 49152, is_tied=True),
     ),
     "0.5b": SizedModel(
         "Qwen/Qwen2.5-0.5B-Instruct",
-        "Apache-2.0",
         ModelShape(896, 24, 14, 2, 64, 4864, 151936, is_tied=True, has_qkv_bias=True),
     ),
     "1.5b": SizedModel(
         "Qwen/Qwen2.5-1.5B-Instruct",
-        "Apache-2.0",
         ModelShape(1536, 28, 12, 2, 128, 8960, 151936, is_tied=True, has_qkv_bias=True),
     ),
     "3b": SizedModel(
         "Qwen/Qwen2.5-3B-Instruct",
-        "Qwen Research (non-commercial)",
         ModelShape(2048, 36, 16, 2, 128, 11008, 151936, is_tied=True, has_qkv_bias=True),
     ),
     "7b": SizedModel(
         "mistralai/Mistral-7B-Instruct-v0.3",
-        "Apache-2.0",
         ModelShape(4096, 32, 32, 8, 128, 14336, 32768),
     ),
     "13b": SizedModel(
         "mistralai/Mistral-Nemo-Instruct-2407",
-        "Apache-2.0",
         ModelShape(5120, 40, 32, 8, 128, 14336, 131072),
     ),
 }
