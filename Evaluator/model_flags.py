@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
+from Evaluator.backends.default_weights import EMBEDDED, STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.backends.endpoint_pool import Patience
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from Evaluator.backends.anthropic_batches import AnthropicBatches
 
 DEFAULT_BASE_URL = "http://localhost:1234/v1"
-EMBEDDED = "embedded"
 STARTER, NO_ADAPTER = "starter", "none"
 SCRIPTED_PREFIX = "scripted:"
 CLAUDE_PREFIX = "claude-"

@@ -48,11 +48,9 @@ from Tools.loop.flags import (
     training_settings_of,
 )
 from Tools.loop.results import RoundResult, read_result
+from Tools.prompts.prompt_flags import DEFAULT_BEHAVIOR_SHARE
 
 log = logging.getLogger(__name__)
-
-TOOL_SHARE = 0.8
-"""Of v2's requests ask for a tool at its default --behavior-share."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -118,7 +116,8 @@ class Loop:
         if not num_tools:
             return
         samples = self._args.num_samples_per_prompt
-        share = TOOL_SHARE * self._args.examples_per_round / samples * num_tools / len(load_catalog().tools)
+        about_tools = (1 - DEFAULT_BEHAVIOR_SHARE) * self._args.examples_per_round / samples
+        share = about_tools * num_tools / len(load_catalog().tools)
         step = self._commands.coverage(number, max(round(share), 1) * samples)
         try:
             self._steps.run(step)

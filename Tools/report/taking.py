@@ -12,13 +12,13 @@ from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.console import printable
 from Evaluator.decontamination import EvaluationPrompts, Overlap, Request
 from Evaluator.records import CHECKS, Message, ToolCall, to_json_line
+from Evaluator.reports.summary import NO_CALL, NO_SUCH_TOOL
 from Evaluator.rows import Row
 from Evaluator.tool_calls import ParsedTurn, parse_turn, without_results
 from Evaluator.vault.state import DEFAULT_WORKSPACE
 from Tools.duplicates import folded, hash_of, signature, skeleton_hash
 from Tools.report.counts import Counts
 
-NO_CALL, NO_SUCH_TOOL = "(no call)", "(no such tool)"
 WRITTEN = "written_prompts"
 """The hashes of prompts that a model wrote, once for each row and reject that has one."""
 LABELS = {True: "true", False: "false", None: "none"}

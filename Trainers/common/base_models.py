@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from Evaluator.backends.default_weights import cache_folder, default_weights, weights_path
+from Evaluator.backends.default_weights import EMBEDDED, cache_folder, default_weights, weights_path
 from Evaluator.errors import UsageError
 from Trainers.common.text_splits import split_named
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
 """model_type -> GGUF's general.architecture. Others can be trained, and not exported."""
 _SOURCE = "dequantised_from.json"

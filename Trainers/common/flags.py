@@ -9,9 +9,8 @@ from Evaluator.errors import UsageError
 from Evaluator.flag_types import number
 from Trainers.common.launch import num_processes
 from Trainers.common.model_sizes import MODEL_SIZES
-from Trainers.common.run_folder import read_json_object
+from Trainers.common.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json_object
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PASSING = ("resume", "overwrite", "dry_run", "verbose")
 """Flags that are about one start of the program, not about what is trained."""
 
@@ -184,7 +183,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     args.model_name = args.model_name or MODEL_SIZES[args.model_size].name
     if args.adapter and (args.lora_rank or args.lora_alpha):
         raise UsageError("--lora-rank and --lora-alpha are for a fresh adapter; --adapter has its own")
-    for name in ("adapter_config.json", ADAPTER_WEIGHTS) if args.adapter else ():
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if args.adapter else ():
         if not (args.adapter / name).is_file():
             raise UsageError(f"there is no adapter in {args.adapter} (no {name})")
     if args.adapter and args.adapter.resolve().is_relative_to(args.output.resolve()):

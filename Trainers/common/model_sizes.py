@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from Evaluator.backends.default_weights import EMBEDDED
 from Evaluator.errors import UsageError
-from Trainers.common.base_models import EMBEDDED, dequantised_folder, gguf_path
+from Trainers.common.base_models import dequantised_folder, gguf_path
 
 
 @dataclass(frozen=True)

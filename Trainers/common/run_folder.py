@@ -17,7 +17,9 @@ NEED_NOT_AGREE = ("output", "save_steps", "eval_steps", "logging_steps", "report
 RESOLVED_ALIKE = ("device", "quantization", "packing")
 """What flags leave to the machine, and what has to stay as it was for a run to go on."""
 
-
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""PEFT's two files of an adapter."""
+RUN_RECORD = "run.json"
 TRAINER_STATE = "trainer_state.json"
 """The last file of a checkpoint that is written."""
 
@@ -30,7 +32,7 @@ class RunFolder:
 
     @property
     def record_path(self) -> Path:
-        return self.path / "run.json"
+        return self.path / RUN_RECORD
 
     @property
     def metrics_path(self) -> Path:
@@ -108,7 +110,7 @@ class RunFolder:
         """
         record = None if overwrite else self.record()
         if record is None:
-            if not overwrite and ((self.path / "adapter_config.json").exists() or self.last_checkpoint()):
+            if not overwrite and ((self.path / ADAPTER_CONFIG).exists() or self.last_checkpoint()):
                 raise UsageError(
                     f"{self.path} holds an adapter or checkpoints and no {self.record_path.name} that says where they "
                     f"are from: choose another --output"

@@ -17,7 +17,7 @@ from Evaluator.rows import BadLine, Row, row_from
 
 log = logging.getLogger(__name__)
 
-EVALUATION_SETS = Path(Evaluator.__file__).parent / "prompts"
+PROMPTS_FOLDER = Path(Evaluator.__file__).parent / "prompts"
 SHOWN_BAD_LINES = 20
 
 
@@ -72,7 +72,7 @@ def read_training_data(files: Sequence[str], *, allow_eval_prompts: bool = False
 
 def evaluation_prompts() -> tuple[frozenset[str], frozenset[str]]:
     """The ids and the questions of the bundled evaluation sets."""
-    sets = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(EVALUATION_SETS.glob("*.json"))]
+    sets = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(PROMPTS_FOLDER.glob("*.json"))]
     prompts = [prompt for prompt_set in sets for prompt in prompt_set["prompts"]]
     return frozenset(prompt["id"] for prompt in prompts), frozenset(prompt["question"] for prompt in prompts)
 

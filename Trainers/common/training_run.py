@@ -16,11 +16,11 @@ from Evaluator.errors import OK, ReportedError
 from Evaluator.runs.signals import Signals
 from Trainers.common.base_models import ARCHITECTURES, BaseModel, find_base_model, load_model, load_tokenizer
 from Trainers.common.dry_run import check_memory, dry_run, total_steps, warmup_steps
-from Trainers.common.flags import ADAPTER_WEIGHTS, check_arguments, resolve_for, settings_of
+from Trainers.common.flags import check_arguments, resolve_for, settings_of
 from Trainers.common.launch import is_main_process, num_processes
 from Trainers.common.prepared import Method, Prepared, described_rows
 from Trainers.common.rendering import Renderer
-from Trainers.common.run_folder import TRAINER_STATE, RunFolder
+from Trainers.common.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TRAINER_STATE, RunFolder
 from Trainers.common.trainer_setup import (
     card_gb,
     computes_in_bf16,
@@ -195,7 +195,7 @@ def _save(trainer: "Trainer", tokenizer: Any, folder: RunFolder, model_name: str
     """The adapter that was trained, not the frozen copy that KTO compares it with, and the unchanged tokenizer."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.save_pretrained(str(folder.path), selected_adapters=["default"])
-    config = folder.path / "adapter_config.json"
+    config = folder.path / ADAPTER_CONFIG
     named = json.loads(config.read_bytes()) | {"base_model_name_or_path": model_name}  # not a folder of a user's cache
     config.write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(str(folder.path))

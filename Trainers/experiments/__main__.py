@@ -11,12 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from Evaluator.backends.default_weights import EMBEDDED
 from Evaluator.console import run_main
 from Evaluator.errors import OK, UsageError
 from Evaluator.flag_types import number
 from Evaluator.records import to_json_line
 from Evaluator.runs.serving import add_server_arguments, server_from
-from Trainers.common.base_models import EMBEDDED
+from Trainers.common.run_folder import ADAPTER_WEIGHTS
 from Trainers.experiments.arms import ARMS, BEHAVIORS, HELDOUT, wanted
 from Trainers.experiments.rows import CHANGES, read_labelled
 from Trainers.experiments.scales import PROMPT_METHOD, SCALES, SERVED_PROMPT_METHOD
@@ -206,7 +207,7 @@ def add_logprobs_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from Trainers.experiments.plan import ADAPTER, Inputs, plan_of, steps_of
+    from Trainers.experiments.plan import Inputs, plan_of, steps_of
     from Trainers.experiments.run import run_arms
 
     workdir = args.workdir.resolve()
@@ -214,7 +215,7 @@ def run(args: argparse.Namespace) -> int:
         args.sft_data,
         args.heldout_prompts,
         args.behavior_prompts,
-        *(path / ADAPTER for path in args.sft_adapter),
+        *(path / ADAPTER_WEIGHTS for path in args.sft_adapter),
     ]
     needed += [args.played] if args.played else []
     needed += [Path(args.model)] if args.model != EMBEDDED else []

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from Evaluator.backends.default_weights import EMBEDDED
 from Evaluator.runs.serving import MERGED, Server
 from Evaluator.runs.steps import ROOT, Step
-from Trainers.common.base_models import EMBEDDED
+from Trainers.common.run_folder import ADAPTER_WEIGHTS
 from Trainers.experiments.arms import (
     ARMS,
     BASELINE,
@@ -21,7 +22,6 @@ from Trainers.experiments.arms import (
 )
 from Trainers.experiments.scales import PROMPT_METHOD, Scale
 
-ADAPTER = "adapter_model.safetensors"
 """What a trainer leaves in its folder."""
 _SCRIPTS = {"sft": "Trainers/rtx3090_sft/train_sft.py", "kto": "Trainers/rtx3090_kto/train_kto.py"}
 
@@ -195,7 +195,7 @@ class _Replication:
         launcher = ("-m", "torch.distributed.run", "--nproc-per-node", processes) if processes > 1 else ()
         return self._step(
             f"{name} train",
-            output / ADAPTER,
+            output / ADAPTER_WEIGHTS,
             *(*launcher, _SCRIPTS[method], "--model-name", self.inputs.model, "--local-file", *files, *flags),
             *("--batch-size", batch_size, "--seed", self.seed),
             *("--gradient-accumulation-steps", scale.rows_a_step // (batch_size * processes)),

@@ -10,16 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from Evaluator.backends.default_weights import STARTER_WRITER
+from Evaluator.backends.default_weights import EMBEDDED, STARTER_WRITER
 from Evaluator.errors import FAILED, INTERRUPTED, STOPPED_EARLY, ReportedError, UsageError
 from Evaluator.reports.report import load_report
 from Evaluator.runs.atomic_files import write_atomically, write_json
 from Evaluator.runs.kept_settings import file_fingerprint, keep_settings
 from Evaluator.runs.steps import ROOT, StepFailed, Steps
-from Trainers.common.base_models import EMBEDDED
+from Trainers.common.run_folder import ADAPTER_WEIGHTS
 from Trainers.experiments.arms import ARMS, SETS
 from Trainers.experiments.outcomes import outcome_lines, outcomes_of
-from Trainers.experiments.plan import ADAPTER, Inputs, MeasuredArm, report_path
+from Trainers.experiments.plan import Inputs, MeasuredArm, report_path
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def settings_of(inputs: Inputs) -> dict[str, Any]:
     """What all arms of an experiment have in common, with the state of the files."""
     files = {"sft_data": inputs.sft_data, **inputs.prompt_sets}
     files |= {"writer": STARTER_WRITER} if inputs.model == EMBEDDED else {"model_file": Path(inputs.model)}
-    files |= {f"sft_adapter_{seed}": path / ADAPTER for seed, path in inputs.sft_adapters.items()}
+    files |= {f"sft_adapter_{seed}": path / ADAPTER_WEIGHTS for seed, path in inputs.sft_adapters.items()}
     if inputs.played:
         files |= {f"played_{path.stem}": path for path in sorted(inputs.played.glob("seed-*.jsonl"))}
     return {

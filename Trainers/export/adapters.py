@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import UsageError
-from Trainers.common.run_folder import read_json_object
+from Trainers.common.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, RUN_RECORD, read_json_object
 
 if TYPE_CHECKING:
     import numpy as np
 
-CONFIG, WEIGHTS, RUN_RECORD = "adapter_config.json", "adapter_model.safetensors", "run.json"
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _CHANGE_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga", "mica")
 _MUST_BE_UNSET = (
@@ -83,7 +82,7 @@ def read_adapter(folder: Path, modules: Mapping[str, tuple[int, int]]) -> Adapte
     _check_kind(folder, config)
     rank = config["r"]
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-    pairs = _read_pairs(folder / WEIGHTS)
+    pairs = _read_pairs(folder / ADAPTER_WEIGHTS)
     for module, pair in pairs.items():
         if module not in modules:
             raise UsageError(
@@ -99,9 +98,9 @@ def read_adapter(folder: Path, modules: Mapping[str, tuple[int, int]]) -> Adapte
 
 
 def _adapter_config(folder: Path) -> dict[str, Any]:
-    if not (folder / CONFIG).is_file():
-        raise UsageError(f"there is no adapter in {folder}: {CONFIG} is missing")
-    return read_json_object(folder / CONFIG)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise UsageError(f"there is no adapter in {folder}: {ADAPTER_CONFIG} is missing")
+    return read_json_object(folder / ADAPTER_CONFIG)
 
 
 def _check_kind(folder: Path, config: Mapping[str, Any]) -> None:
@@ -143,7 +142,7 @@ def write_half(path: Path, adapter: Adapter) -> None:
     for module, pair in adapter.pairs.items():
         tensors[f"{_PREFIX}{module}{_A}"] = pair.a.astype("float16")
         tensors[f"{_PREFIX}{module}{_B}"] = pair.b.astype("float16")
-    save_file(tensors, path / WEIGHTS, metadata={"format": "pt"})
-    for name in (CONFIG, RUN_RECORD):
+    save_file(tensors, path / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    for name in (ADAPTER_CONFIG, RUN_RECORD):
         if (adapter.folder / name).is_file():
             shutil.copyfile(adapter.folder / name, path / name)
