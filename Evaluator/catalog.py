@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from Evaluator.errors import UsageError
-from Evaluator.schemas import SchemaFault, check_schema, closed, compile_schema, ecma_pattern
+from Evaluator.judging.schemas import SchemaFault, check_schema, closed, compile_schema, ecma_pattern
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator

@@ -5,10 +5,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from Evaluator.arguments import kind_of, named_strings
 from Evaluator.catalog import CONTEXT, Catalog
-from Evaluator.execution import Execution, execute
-from Evaluator.goals import ABOUT, MADE_BY_SERVER, OPTIONS, RESULT, Goal, lines_of, select, shortcomings, trimmed_lines
+from Evaluator.judging.arguments import kind_of, named_strings
+from Evaluator.judging.execution import Execution, execute
+from Evaluator.judging.goals import (
+    ABOUT,
+    MADE_BY_SERVER,
+    OPTIONS,
+    RESULT,
+    Goal,
+    lines_of,
+    select,
+    shortcomings,
+    trimmed_lines,
+)
 from Evaluator.records import ToolCall
 from Evaluator.vault.changes import TableChanges
 from Evaluator.vault.server import ANSWERS

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from Evaluator.behavior import BEHAVIORS, CALL
 from Evaluator.catalog import Catalog
 from Evaluator.errors import UsageError
+from Evaluator.judging.behavior import BEHAVIORS, CALL
 from Evaluator.records import Prompt, ToolCall
 from Evaluator.trials.goal_checks import goal_fault
 from Evaluator.vault.loading import load_fixture

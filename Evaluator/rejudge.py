@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from Evaluator.behavior import CALL, WRITING_CELL
 from Evaluator.catalog import Catalog
+from Evaluator.judging.behavior import CALL, WRITING_CELL
+from Evaluator.judging.validator import CUT_OFF, NO_ROOM, validate
 from Evaluator.prompt_sets import FROM_A_SET
 from Evaluator.records import Message, Prompt, Verdict
 from Evaluator.rows import Row
 from Evaluator.trials.goal_checks import shape_fault
-from Evaluator.validator import CUT_OFF, NO_ROOM, validate
 from Evaluator.vault.loading import fixture_names, load_fixture
 from Evaluator.vault.state import Vault
 

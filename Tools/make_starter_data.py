@@ -18,12 +18,12 @@ from pathlib import Path
 if not __package__:  # run as a file: behave like `python -m` from the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from Evaluator.behavior import WRITING_CELL
 from Evaluator.catalog import CONTEXT, DEFAULT_CATALOG, Catalog, load_catalog
 from Evaluator.console import run_main
 from Evaluator.decontamination import EvaluationPrompts
 from Evaluator.errors import OK, ReportedError, UsageError
 from Evaluator.flag_types import number
+from Evaluator.judging.behavior import WRITING_CELL
 from Evaluator.model_client import Completion, SamplingOptions
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.records import Message, Prompt, Sample, to_json_line

@@ -22,12 +22,12 @@ from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.flag_types import number
 from Evaluator.intervals import exact_interval
+from Evaluator.judging.validator import validate
 from Evaluator.judging_flags import add_catalog_argument
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Message, Prompt, ToolCall
 from Evaluator.tool_calls import parse_turn, render_turn
 from Evaluator.trials import mutants, variants
-from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
 from Tools.prompts.slots import CannotFill
 from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates

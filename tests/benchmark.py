@@ -22,9 +22,9 @@ from pathlib import Path
 from statistics import median
 
 from Evaluator.catalog import load_catalog
+from Evaluator.judging.validator import validate
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.tool_calls import SYNTAXES, render_turn
-from Evaluator.validator import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_RUN, MOST_CPU_MS, MOST_MIB, LEAST_VALIDATIONS_PER_S = 1.08, 1.5, 80, 3000

@@ -10,9 +10,9 @@ from typing import Any
 
 from Evaluator.catalog import CONTEXT
 from Evaluator.decontamination import Request
+from Evaluator.judging.validator import validate
 from Evaluator.records import Message, Prompt, ToolCall
 from Evaluator.tool_calls import render_turn
-from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import CATALOG
 from Tools.duplicates import SeenRequests

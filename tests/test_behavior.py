@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from Evaluator.behavior import behavior_of
+from Evaluator.judging.behavior import behavior_of
 
 ANSWERS = [json.loads(line) for line in (Path(__file__).parent / "data" / "answers.jsonl").read_text().splitlines()]
 

@@ -4,10 +4,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from Evaluator.catalog import DEFAULT_CATALOG, CatalogError, check_schemas, load_catalog
+from Evaluator.judging.schemas import closed
+from Evaluator.judging.validator import validate
 from Evaluator.records import Prompt, ToolCall
-from Evaluator.schemas import closed
 from Evaluator.tool_calls import render_turn
-from Evaluator.validator import validate
 
 SMALL = {
     "name": "lamps",

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from Evaluator.catalog import CONTEXT, load_catalog
+from Evaluator.judging.validator import validate
 from Evaluator.records import Message, ToolCall
 from Evaluator.tool_calls import parse_text, render_turn
-from Evaluator.validator import validate
 from tests.vaults import CATALOG, TEMPLATES, training_cells
 from Tools.prompts.cells import right_answer, wanted
 from Tools.prompts.phrasing import Persona, Phrasing, is_action, load_manners, with_typo, worded

@@ -5,15 +5,15 @@ import random
 import pytest
 
 from Evaluator.catalog import CONTEXT
-from Evaluator.execution import NOTHING, execute
 from Evaluator.goal_writing import NoGoal, goal_of
-from Evaluator.goals import is_like, shortcomings
+from Evaluator.judging.execution import NOTHING, execute
+from Evaluator.judging.goals import is_like, shortcomings
+from Evaluator.judging.validator import validate
 from Evaluator.prompt_sets import HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import Message, Prompt, ToolCall
 from Evaluator.tool_calls import render_turn
 from Evaluator.trials.goal_checks import goal_fault
 from Evaluator.trials.random_calls import random_call
-from Evaluator.validator import validate
 from tests.vaults import AGENT, CALL_CONTEXT, CATALOG, SESSION, WORKSPACE, call, small_vault
 
 ALL_PROMPTS = load_prompt_sets([TOOL_PROMPTS, HELDOUT_PROMPTS]).prompts

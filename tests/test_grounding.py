@@ -3,7 +3,7 @@
 import pytest
 
 from Evaluator.catalog import CONTEXT
-from Evaluator.grounding import sources_of, ungrounded
+from Evaluator.judging.grounding import sources_of, ungrounded
 from Evaluator.records import ToolCall
 from tests.vaults import AGENT, CALL_CONTEXT, CATALOG, small_vault
 

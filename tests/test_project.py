@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from Evaluator import __main__ as evaluator
+from Evaluator.reports.report import judging_files
 from Tools import (
     dataset_report,
     make_starter_data,
@@ -135,6 +136,15 @@ def test_imports_point_one_way(path):
         known = EXPERIMENTS_KNOW if path.parent.name == "experiments" else TRAINERS_KNOW
         assert {name for name in names if name.split(".")[0] == "Evaluator"} <= known
         assert path.parent.name == "experiments" or not any(name.startswith("Trainers.experiments") for name in names)
+
+
+def test_what_judges_stands_on_nothing_that_its_fingerprint_leaves_out():
+    needs_not_be_in = {"Evaluator", "Evaluator.errors", "Evaluator.model_client", "Evaluator.trials.goal_checks"}
+    paths = [path.relative_to(ROOT) for path in judging_files() if path.suffix == ".py"]
+    judging = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths}
+    for path in paths:
+        ours = {name for name in imported_by(ROOT / path) if name.split(".")[0] in OURS}
+        assert ours <= judging | needs_not_be_in, path
 
 
 def test_sft_and_kto_do_not_know_each_other():

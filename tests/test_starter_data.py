@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 import Tools.make_starter_data as make_starter_data
-from Evaluator.behavior import WRITING_CELL
 from Evaluator.catalog import CONTEXT, DEFAULT_CATALOG, load_catalog
 from Evaluator.decontamination import EvaluationPrompts
+from Evaluator.judging.behavior import WRITING_CELL
+from Evaluator.judging.validator import given_ids
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.rejudge import Judge
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.tool_calls import parse_text
-from Evaluator.validator import given_ids
 from Tools.prompts.prompt_writer import SEED_TEXT
 from Tools.prompts.usable_requests import clean_request
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from Evaluator.errors import UsageError
+from Evaluator.judging.validator import validate
 from Evaluator.tool_calls import render_turn
-from Evaluator.validator import validate
 from Evaluator.vault.loading import load_fixture
 from tests.vaults import CATALOG, NOTES, small_vault
 from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates, says_all

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from Evaluator.catalog import load_catalog
+from Evaluator.judging.validator import given_ids, validate
 from Evaluator.records import CHECKS, Message, Prompt, ToolCall, Verdict
 from Evaluator.tool_calls import SYNTAXES, render_turn
-from Evaluator.validator import given_ids, validate
 from tests.test_tool_calls import json_values
 
 FIELDS = (

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from Evaluator.catalog import CONTEXT
 from Evaluator.errors import UsageError
+from Evaluator.judging.validator import validate
 from Evaluator.prompt_sets import TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import ToolCall
 from Evaluator.tool_calls import render_turn
 from Evaluator.trials.random_calls import random_call
-from Evaluator.validator import validate
 from Evaluator.vault.changes import changes_between, to_dict
 from Evaluator.vault.loading import fixture_names, load_fixture, load_folder
 from Evaluator.vault.server import TOOLS, run_call

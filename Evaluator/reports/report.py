@@ -10,7 +10,7 @@ from typing import Any
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
 from Evaluator.errors import UsageError
-from Evaluator.execution import can_run, execute
+from Evaluator.judging.execution import can_run, execute
 from Evaluator.prompt_sets import PromptSet
 from Evaluator.records import Message, Prompt
 from Evaluator.reports.summary import cost, summarize
@@ -21,22 +21,23 @@ from Evaluator.vault.changes import to_dict
 FORMAT = 1
 LONGEST_TEXT = 4000
 """Characters of a text that a report keeps."""
-_NOT_JUDGING = {
-    "__main__.py", "measure.py", "console.py", "errors.py", "model_client.py", "model_flags.py", "judging_flags.py",
-    "decontamination.py", "intervals.py", "tool_prompts.py", "goal_writing.py", "rejudge.py", "rows.py",
-    "label_balance.py",
-}  # fmt: skip
-"""Modules of the package's root that no label depends on."""
+_ROOT = Path(__file__).parents[1]
+_JUDGING = ("judging/**/*.py", "vault/**/*.py", "vault/**/*.json")
+_JUDGING_STANDS_ON = ("records.py", "catalog.py", "tool_calls.py", "prompt_sets.py", "runs/attempts.py")
+"""Modules elsewhere on which labels depend too."""
+
+
+def judging_files() -> list[Path]:
+    """The code that judges, and the bundled vaults."""
+    found = [*(path for pattern in _JUDGING for path in _ROOT.glob(pattern)), *map(_ROOT.joinpath, _JUDGING_STANDS_ON)]
+    return sorted(found, key=lambda path: path.relative_to(_ROOT).as_posix())
 
 
 @lru_cache(maxsize=1)
 def validator_fingerprint() -> str:
-    """A hash of the code that judges and of the bundled vaults: reports are compared only where it is the same."""
-    root = Path(__file__).parents[1]
-    files = [path for path in root.glob("*.py") if path.name not in _NOT_JUDGING]
-    files += [root / "runs" / "attempts.py", *(root / "vault").rglob("*.py"), *(root / "vault").rglob("*.json")]
+    """A hash of what judges: reports are compared only where it is the same."""
     digest = hashlib.sha256()
-    for path in sorted(files):
+    for path in judging_files():
         digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:16]
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from Evaluator.behavior import BEHAVIORS, OTHER
 from Evaluator.intervals import wilson_interval
+from Evaluator.judging.behavior import BEHAVIORS, OTHER
 from Evaluator.records import CHECKS
 
 NO_CALL, UNREADABLE, NO_SUCH_TOOL = "(no call)", "(unreadable)", "(no such tool)"

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from Evaluator import __version__
 from Evaluator.catalog import Catalog
-from Evaluator.execution import can_run, execute
+from Evaluator.judging.execution import can_run, execute
+from Evaluator.judging.validator import CUT_OFF, NO_ROOM, unanswered, validate
 from Evaluator.model_client import (
     CONTEXT_OVERFLOW,
     EMPTY_ANSWER,
@@ -20,7 +21,6 @@ from Evaluator.model_client import (
 )
 from Evaluator.records import Message, Prompt, Reject, Sample, SampleMetadata
 from Evaluator.tool_calls import with_results, without_results
-from Evaluator.validator import CUT_OFF, NO_ROOM, unanswered, validate
 
 
 class UnusablePrompt(Exception):

@@ -4,8 +4,8 @@ import random
 from typing import Any
 
 from Evaluator.catalog import Catalog
-from Evaluator.execution import NOTHING, execute
-from Evaluator.goals import ABOUT, KINDS, OPTIONS, RESULT, Goal, shortcomings
+from Evaluator.judging.execution import NOTHING, execute
+from Evaluator.judging.goals import ABOUT, KINDS, OPTIONS, RESULT, Goal, shortcomings
 from Evaluator.records import Prompt
 from Evaluator.trials.random_calls import random_call
 from Evaluator.vault.state import TABLES

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from Evaluator.arguments import kind_of, named_strings
 from Evaluator.catalog import CONTEXT, Catalog
-from Evaluator.execution import execute
+from Evaluator.judging.arguments import kind_of, named_strings
+from Evaluator.judging.execution import execute
 from Evaluator.records import Message, Prompt, ToolCall
 from Evaluator.tool_calls import render_turn
 from Evaluator.vault.state import Vault, base_name, parent

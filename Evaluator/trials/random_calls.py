@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from Evaluator.arguments import kind_of
 from Evaluator.catalog import CONTEXT, Catalog
+from Evaluator.judging.arguments import kind_of
+from Evaluator.judging.schemas import ecma_pattern
 from Evaluator.records import ToolCall
-from Evaluator.schemas import ecma_pattern
 from Evaluator.vault.command_manager import COMMANDS
 from Evaluator.vault.state import RECORD_TABLES, Vault
 

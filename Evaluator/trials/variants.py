@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from Evaluator.arguments import kind_of
 from Evaluator.catalog import CONTEXT
 from Evaluator.goal_writing import strings_to_word_freely
+from Evaluator.judging.arguments import kind_of
 from Evaluator.records import Message, ToolCall
 from Evaluator.tool_calls import render_turn
 from Evaluator.trials.mutants import Case, Operator

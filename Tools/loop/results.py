@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from Evaluator.behavior import CALL
+from Evaluator.judging.behavior import CALL
 from Evaluator.reports.report import load_report
 from Evaluator.reports.summary import rate
 from Tools.loop.commands import BEHAVIOR, HELDOUT

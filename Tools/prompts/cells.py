@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from Evaluator.behavior import BEHAVIOR_CELL
 from Evaluator.catalog import CONTEXT, Catalog
-from Evaluator.execution import can_run, execute
-from Evaluator.goals import ABOUT, shortcomings
+from Evaluator.judging.behavior import BEHAVIOR_CELL
+from Evaluator.judging.execution import can_run, execute
+from Evaluator.judging.goals import ABOUT, shortcomings
 from Evaluator.records import Prompt, ToolCall
 from Evaluator.runs.attempts import Origin, UnusablePrompt
 from Evaluator.tool_calls import render_turn

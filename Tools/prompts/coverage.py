@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-from Evaluator.behavior import BEHAVIOR_CELL
 from Evaluator.errors import UsageError
+from Evaluator.judging.behavior import BEHAVIOR_CELL
 
 BALANCED, NATURAL = "balanced", "natural"
 NATURAL_COVERAGE = Path(__file__).parent / "natural_coverage.json"

@@ -10,10 +10,10 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from Evaluator.catalog import Catalog
+from Evaluator.judging.words import stems
 from Evaluator.vault.command_manager import COMMANDS
 from Evaluator.vault.paths import file_path
 from Evaluator.vault.state import Vault, base_name, parent
-from Evaluator.words import stems
 
 SLOT = re.compile(r"\{(\w+)\}")
 """A slot in a text, as in "Open {note}"; the group is its name."""

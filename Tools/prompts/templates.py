@@ -20,13 +20,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from Evaluator.behavior import BEHAVIORS
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.errors import UsageError
-from Evaluator.execution import can_run
 from Evaluator.goal_writing import NoGoal, goal_of
+from Evaluator.judging.behavior import BEHAVIORS
+from Evaluator.judging.execution import can_run
+from Evaluator.judging.validator import check_parameters
 from Evaluator.records import Prompt, ToolCall
-from Evaluator.validator import check_parameters
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault
 from Tools.prompts.slots import DRAWN_SLOTS, SLOT, CannotFill, Slots
 

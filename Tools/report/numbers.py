@@ -6,10 +6,10 @@ from itertools import groupby
 from math import fsum
 from typing import Any
 
-from Evaluator.behavior import BEHAVIORS
 from Evaluator.catalog import Catalog
 from Evaluator.decontamination import Request
 from Evaluator.intervals import wilson_interval
+from Evaluator.judging.behavior import BEHAVIORS
 from Evaluator.label_balance import kto_weights
 from Evaluator.records import CHECKS
 from Evaluator.reports.summary import NO_CALL, NO_SUCH_TOOL

@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from Evaluator.behavior import BEHAVIOR_CELL, BEHAVIORS, WRITING_CELL
 from Evaluator.catalog import CONTEXT, Catalog
 from Evaluator.console import printable
 from Evaluator.decontamination import EvaluationPrompts, Overlap, Request
+from Evaluator.judging.behavior import BEHAVIOR_CELL, BEHAVIORS, WRITING_CELL
 from Evaluator.records import CHECKS, Message, ToolCall, to_json_line
 from Evaluator.reports.summary import NO_CALL, NO_SUCH_TOOL
 from Evaluator.rows import Row

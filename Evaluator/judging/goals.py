@@ -27,12 +27,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from Evaluator.arguments import kind_of
-from Evaluator.execution import Execution
+from Evaluator.judging.arguments import kind_of
+from Evaluator.judging.execution import Execution
+from Evaluator.judging.words import stems
 from Evaluator.records import Finding
 from Evaluator.vault.changes import TableChanges
 from Evaluator.vault.state import Note
-from Evaluator.words import stems
 
 Goal = Mapping[str, Any]
 RESULT, OPTIONS, ABOUT = "result", "options", "about"

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from Evaluator.arguments import kind_of, named_strings
 from Evaluator.catalog import CONTEXT, Catalog, Tool
+from Evaluator.judging.arguments import kind_of, named_strings
+from Evaluator.judging.words import stems
 from Evaluator.records import Finding, ToolCall
 from Evaluator.vault.state import DEFAULT_WORKSPACE, Vault
-from Evaluator.words import stems
 
 _RELATIVE_DAY = re.compile(
     r"\b(?:today|daily|yesterday|tomorrow|tonight|(?:this|last|next|past|previous|coming)\s+(?:\w+\s+)?"

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from Evaluator.behavior import CALL, OTHER, behavior_of
 from Evaluator.catalog import CONTEXT, Catalog
-from Evaluator.execution import can_run, execute
-from Evaluator.goals import shortcomings
-from Evaluator.grounding import sources_of, ungrounded
+from Evaluator.judging.behavior import CALL, OTHER, behavior_of
+from Evaluator.judging.execution import can_run, execute
+from Evaluator.judging.goals import shortcomings
+from Evaluator.judging.grounding import sources_of, ungrounded
 from Evaluator.records import CHECKS, Finding, Message, Prompt, ToolCall, Verdict
 from Evaluator.tool_calls import parse_turn
 
@@ -142,7 +142,7 @@ def check_relevance(calls: Sequence[ToolCall], prompt: Prompt, catalog: Catalog)
 
 
 def check_grounding(calls: Sequence[ToolCall], prompt: Prompt, catalog: Catalog) -> list[Finding]:
-    """The values come from the conversation, the system prompt or the vault (see grounding)."""
+    """The values come from the conversation, the system prompt or the vault (see `grounding`)."""
     earlier = [message.content or "" for message in prompt.earlier]
     sources = sources_of(prompt.question, earlier, prompt.vault, prompt.system or "")
     return [finding for call in calls for finding in ungrounded(call, sources, catalog)]
