@@ -5,14 +5,17 @@ as far as there, `label` and `metadata`.
 """
 
 import json
+import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from Evaluator.errors import UsageError
 from Evaluator.records import Message
+
+log = logging.getLogger(__name__)
 
 _ROLES = ("system", "user", "assistant", "tool")
 
@@ -36,23 +39,48 @@ class BadLine:
     why: str
 
 
+class BadLines:
+    """Passes rows on, tells of the first lines that hold none, and counts them all."""
+
+    SHOWN = 20
+
+    def __init__(self) -> None:
+        self.num = 0
+
+    def without(self, rows: Iterable[Row | BadLine]) -> Iterator[Row]:
+        for row in rows:
+            if isinstance(row, Row):
+                yield row
+                continue
+            self.num += 1
+            if self.num <= self.SHOWN:
+                log.error("%s: %s", row.where, row.why)
+
+    def tell(self) -> None:
+        """Say how many there were, if there were any."""
+        if self.num:
+            more = f", the first {self.SHOWN} are shown" if self.num > self.SHOWN else ""
+            log.error("%d lines hold no row%s", self.num, more)
+
+
 def read_rows(sources: Sequence[str]) -> Iterator[Row | BadLine]:
     """The rows of JSONL files in order; `-` is stdin. Empty lines are passed over. Raises UsageError."""
     for source in sources:
         if source == "-":
-            yield from _rows_of("stdin", sys.stdin.buffer)
+            yield from rows_of("stdin", sys.stdin.buffer)
             continue
         try:
             with Path(source).open("rb") as file:
-                yield from _rows_of(source, file)
+                yield from rows_of(source, file)
         except OSError as error:
             raise UsageError(f"cannot read {source}: {error.strerror}") from error
 
 
-def _rows_of(name: str, file: BinaryIO) -> Iterator[Row | BadLine]:
-    for number, line in enumerate(file, start=1):
+def rows_of(name: str, lines: Iterable[bytes]) -> Iterator[Row | BadLine]:
+    """The rows of a file's lines."""
+    for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield row_from(f"{name}:{number}", line)
+            yield _row_from(f"{name}:{number}", line)
 
 
 _OTHER_FILES = {
@@ -64,7 +92,7 @@ _OTHER_FILES = {
 """What the first bytes of files say that hold rows in a form that is not read."""
 
 
-def row_from(where: str, line: bytes) -> Row | BadLine:
+def _row_from(where: str, line: bytes) -> Row | BadLine:
     """One line as a row, or why it is none. Raises UsageError where it shows that no line of the file can be read."""
     for beginning, what in _OTHER_FILES.items():
         if line.startswith(beginning):

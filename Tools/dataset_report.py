@@ -22,7 +22,7 @@ from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.judging_flags import add_catalog_argument
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.reports.page import check_page
-from Evaluator.rows import BadLine, read_rows
+from Evaluator.rows import BadLines, read_rows
 from Evaluator.runs.atomic_files import write_atomically
 from Tools.report.card import check_card, make_card
 from Tools.report.counts import Counts
@@ -33,7 +33,6 @@ from Tools.report.taking import WRITTEN, RowCounter, count_rejects
 from Tools.report.text import as_text
 
 log = logging.getLogger(__name__)
-SHOWN_BAD_LINES = 20
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -120,21 +119,16 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _count(files: Sequence[str], counter: RowCounter, made_with: Mapping[str, Any]) -> Counts:
-    counts, num_bad = Counts(made_with), 0
+    counts, bad_lines = Counts(made_with), BadLines()
     for source in files:
         if is_counts_file(source):
             counts.merge(load_counts(Path(source), made_with))
             continue
         before = len(counts.hashes[WRITTEN])
-        for row in read_rows([source]):
-            if not isinstance(row, BadLine):
-                counter.count(row, counts)
-                continue
-            num_bad += 1
-            if num_bad <= SHOWN_BAD_LINES:
-                log.error("%s: %s", row.where, row.why)
+        for row in bad_lines.without(read_rows([source])):
+            counter.count(row, counts)
         count_rejects(Path(source), before, counts)
-    counts.tally["bad_lines",] += num_bad
+    counts.tally["bad_lines",] += bad_lines.num
     return counts
 
 
@@ -169,8 +163,7 @@ def _tell(counts: Counts, catalog: Catalog, limits: Sequence[Limit], args: argpa
         print(as_text(numbers, broken, not_checked))
     sys.stdout.flush()
     if counts.tally["bad_lines",]:
-        num_bad = counts.tally["bad_lines",]
-        log.error("%d lines hold no row%s", num_bad, "" if num_bad <= SHOWN_BAD_LINES else ", the first are shown")
+        log.error("%d lines hold no row", counts.tally["bad_lines",])
     if not numbers["rows"]:
         log.warning("warning: there are no rows in %s", ", ".join(args.files))
     if args.gate:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK, UsageError
 from Evaluator.flag_types import number
 from Evaluator.records import to_json_line
-from Evaluator.rows import BadLine, Row, read_rows
+from Evaluator.rows import BadLines, Row, read_rows
 from Tools.own_output import refuse_own_output
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def mix_files(args: argparse.Namespace) -> int:
     refuse_own_output([*args.files, *args.curated])
-    (rows, num_bad), (curated, num_bad_curated) = _read(args.files), _read(args.curated)
+    bad_lines = BadLines()
+    rows, curated = (list(bad_lines.without(read_rows(files))) for files in (args.files, args.curated))
+    bad_lines.tell()
     if args.curated_share and not curated:
         raise UsageError("there are no curated rows: give --curated FILE, or --curated-share 0 to do without")
     if not rows:
@@ -116,19 +118,7 @@ def mix_files(args: argparse.Namespace) -> int:
     sizes = [sum(map(num_characters, some)) for some in (taken, right)]
     share = sizes[1] / sum(sizes) if sum(sizes) else 0.0
     log.info("%d rows and %d curated ones, which are %.1f %% of the text", len(taken), len(right), 100 * share)
-    return FAILED if num_bad + num_bad_curated else OK
-
-
-def _read(files: Iterable[str]) -> tuple[Sequence[Row], int]:
-    """The rows of files, and how many lines hold none."""
-    rows, num_bad = [], 0
-    for row in read_rows(list(files)):
-        if isinstance(row, BadLine):
-            log.error("%s: %s", row.where, row.why)
-            num_bad += 1
-        else:
-            rows.append(row)
-    return rows, num_bad
+    return FAILED if bad_lines.num else OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:

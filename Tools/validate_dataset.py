@@ -22,12 +22,11 @@ from Evaluator.judging_flags import add_judging_arguments, vault_folder
 from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.records import CHECKS, Verdict, to_json_line
 from Evaluator.rejudge import CannotJudge, Judge, relabelled
-from Evaluator.rows import BadLine, Row, read_rows
+from Evaluator.rows import BadLines, Row, read_rows
 from Evaluator.vault.loading import load_folder
 from Tools.own_output import refuse_own_output
 
 log = logging.getLogger(__name__)
-SHOWN_BAD_LINES = 20
 _NAMES = {True: "true", False: "false", None: "none"}
 
 
@@ -129,13 +128,8 @@ def judge_files(args: argparse.Namespace) -> int:
         [load_folder(args.vault_path)] if args.vault_path else [],
         args.execute,
     )
-    agreement, num_bad = Agreement(), 0
-    for row in read_rows(args.files):
-        if isinstance(row, BadLine):
-            num_bad += 1
-            if num_bad <= SHOWN_BAD_LINES:
-                log.error("%s: %s", row.where, row.why)
-            continue
+    agreement, bad_lines = Agreement(), BadLines()
+    for row in bad_lines.without(read_rows(args.files)):
         try:
             verdict = judge.verdict(row)
         except CannotJudge as why:
@@ -149,13 +143,12 @@ def judge_files(args: argparse.Namespace) -> int:
         if args.relabel:
             sys.stdout.buffer.write(to_json_line(relabelled(row, verdict)))
     print(agreement.table(args.num_codes), file=sys.stderr if args.relabel else sys.stdout)
-    if num_bad:
-        log.error("%d lines hold no row%s", num_bad, "" if num_bad <= SHOWN_BAD_LINES else ", the first are shown")
+    bad_lines.tell()
     if not agreement.rows and not agreement.not_judged:
         log.warning("warning: there are no rows in %s", ", ".join(args.files))
     if agreement.not_judged:
         log.warning("warning: %d rows were not judged and keep their labels", agreement.not_judged.total())
-    return FAILED if num_bad else OK
+    return FAILED if bad_lines.num else OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:

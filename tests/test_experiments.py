@@ -20,7 +20,7 @@ from Evaluator.errors import ReportedError, UsageError
 from Evaluator.intervals import paired_difference_interval
 from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS, TOOL_PROMPTS, load_prompt_sets
 from Evaluator.records import CHECKS
-from Evaluator.rows import row_from
+from Evaluator.rows import rows_of
 from Evaluator.runs.serving import Server
 from Evaluator.runs.steps import Step, StepFailed
 from Tools import mix_datasets, selfplay_generator, selfplay_generator_v2, with_server
@@ -62,7 +62,7 @@ ROWS = [
 
 
 def changed(change, seed=0, rows=ROWS):
-    given = [row_from(f"rows:{number}", json.dumps(row).encode()) for number, row in enumerate(rows)]
+    given = list(rows_of("rows", [json.dumps(row).encode() for row in rows]))
     return list(CHANGES[change](given, seed))
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from Evaluator.rows import row_from
+from Evaluator.rows import rows_of
 from tests.datasets import write_lines
 from Tools.mix_datasets import main, mix, num_characters
 
@@ -15,7 +15,7 @@ def row(text, label=True, **more):
 
 
 def read(*rows):
-    return [row_from(f"row {at}", json.dumps(one).encode()) for at, one in enumerate(rows)]
+    return list(rows_of("row", [json.dumps(one).encode() for one in rows]))
 
 
 def share_of(taken, right):

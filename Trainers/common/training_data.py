@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import random
 import sys
 from collections import Counter
@@ -13,12 +12,9 @@ from pathlib import Path
 import Evaluator
 from Evaluator.errors import UsageError
 from Evaluator.records import Message
-from Evaluator.rows import BadLine, Row, row_from
-
-log = logging.getLogger(__name__)
+from Evaluator.rows import BadLines, Row, rows_of
 
 PROMPTS_FOLDER = Path(Evaluator.__file__).parent / "prompts"
-SHOWN_BAD_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -58,15 +54,14 @@ def read_training_data(files: Sequence[str], *, allow_eval_prompts: bool = False
     on them is measured on what it has seen. Raises UsageError for a file that cannot be read.
     """
     ids, questions = ((), ()) if allow_eval_prompts else evaluation_prompts()
-    data = TrainingData()
+    data, bad_lines = TrainingData(), BadLines()
     for name in files:
         content = _read(name)
         data.sha256[name] = hashlib.sha256(content).hexdigest()
-        for number, line in enumerate(content.split(b"\n"), start=1):
-            if line.strip():
-                _add(data, row_from(f"{'stdin' if name == '-' else name}:{number}", line), ids, questions)
-    if data.num_bad_lines > SHOWN_BAD_LINES:
-        log.error("%d lines hold no row, the first %d are shown", data.num_bad_lines, SHOWN_BAD_LINES)
+        for row in bad_lines.without(rows_of("stdin" if name == "-" else name, content.split(b"\n"))):
+            _add(data, row, ids, questions)
+    bad_lines.tell()
+    data.num_bad_lines = bad_lines.num
     return data
 
 
@@ -104,12 +99,7 @@ def _read(name: str) -> bytes:
         raise UsageError(f"cannot read {name}: {error.strerror}") from error
 
 
-def _add(data: TrainingData, row: Row | BadLine, ids: Sequence[str], questions: Sequence[str]) -> None:
-    if isinstance(row, BadLine):
-        data.num_bad_lines += 1
-        if data.num_bad_lines <= SHOWN_BAD_LINES:
-            log.error("%s: %s", row.where, row.why)
-        return
+def _add(data: TrainingData, row: Row, ids: Sequence[str], questions: Sequence[str]) -> None:
     roles = [message.role for message in row.messages]
     messages = row.messages[: len(roles) - roles[::-1].index("assistant")]
     users = [message.content for message in messages if message.role == "user"]
