@@ -33,9 +33,10 @@ from Evaluator.tool_calls import parse_text
 from Evaluator.vault.loading import load_fixture
 from Tools.prompts.cells import Cell, Cells, right_answer
 from Tools.prompts.coverage import BALANCED, Turns, shares_of
+from Tools.prompts.known_requests import Known
+from Tools.prompts.methods import SEED_TEXT
 from Tools.prompts.phrasing import load_manners
 from Tools.prompts.prompt_flags import DEFAULT_BEHAVIOR_SHARE
-from Tools.prompts.prompt_writer import SEED_TEXT, Known
 from Tools.prompts.session_context import in_session
 from Tools.prompts.templates import DEFAULT_TEMPLATES, TRAINING_VAULTS, load_templates, prompt_id
 from Tools.prompts.usable_requests import check_names, clean_request

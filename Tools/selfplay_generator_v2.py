@@ -32,6 +32,8 @@ from Evaluator.vault.state import Vault
 from Tools.generator_flags import add_output_arguments, add_sampling_arguments
 from Tools.prompts.cells import Cells
 from Tools.prompts.coverage import Turns, shares_of
+from Tools.prompts.known_requests import Known
+from Tools.prompts.methods import FREE, MethodOfSlot, describe_methods
 from Tools.prompts.phrasing import load_manners
 from Tools.prompts.prompt_flags import (
     DEFAULT_BEHAVIOR_SHARE,
@@ -41,16 +43,9 @@ from Tools.prompts.prompt_flags import (
     model_writes,
     prompts_file_of,
 )
-from Tools.prompts.prompt_writer import (
-    FREE,
-    Known,
-    MethodOfSlot,
-    PromptWriter,
-    SeveralSamples,
-    Writing,
-    describe_methods,
-)
+from Tools.prompts.prompt_writer import PromptWriter, Writing
 from Tools.prompts.prompts_file import PromptsFile
+from Tools.prompts.several_samples import SeveralSamples
 from Tools.prompts.teacher import Teacher
 from Tools.prompts.teacher_batches import write_in_batches
 from Tools.prompts.templates import TRAINING_VAULTS, Templates, load_templates

@@ -15,7 +15,9 @@ from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.runs.attempts import UnusablePrompt
 from tests.vaults import training_cells
 from Tools.duplicates import clusters, folded, signature, skeleton_hash
-from Tools.prompts.prompt_writer import Known, MethodOfSlot, PromptWriter
+from Tools.prompts.known_requests import Known
+from Tools.prompts.methods import MethodOfSlot
+from Tools.prompts.prompt_writer import PromptWriter
 from Tools.report.measures import effective_number
 
 

@@ -12,7 +12,7 @@ import pytest
 from Evaluator.records import CHECKS
 from tests.fakes.anthropic_server import FakeAnthropicServer
 from tests.fakes.ordered_requests import written_to
-from Tools.prompts.prompt_writer import SEED_TEXT
+from Tools.prompts.methods import SEED_TEXT
 from Tools.selfplay_generator import main as v1
 from Tools.selfplay_generator_v2 import main as v2
 

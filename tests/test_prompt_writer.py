@@ -7,7 +7,10 @@ from Evaluator.model_client import Completion
 from Evaluator.records import Message
 from Evaluator.runs.attempts import UnusablePrompt
 from tests.vaults import training_cells
-from Tools.prompts.prompt_writer import Known, MethodOfSlot, PromptWriter, SeveralSamples, Writing, parse_methods
+from Tools.prompts.known_requests import Known
+from Tools.prompts.methods import MethodOfSlot, parse_methods
+from Tools.prompts.prompt_writer import PromptWriter, Writing
+from Tools.prompts.several_samples import SeveralSamples
 from Tools.prompts.usable_requests import check_names, clean_request
 
 REQUEST = "Move Inbox/Plan.md to the folder Garden."

@@ -14,7 +14,7 @@ from Evaluator.prompt_sets import EVALUATION_SETS, load_prompt_sets
 from Evaluator.rejudge import Judge
 from Evaluator.rows import BadLine, read_rows
 from Evaluator.tool_calls import parse_text
-from Tools.prompts.prompt_writer import SEED_TEXT
+from Tools.prompts.methods import SEED_TEXT
 from Tools.prompts.usable_requests import clean_request
 
 DATASETS = Path(make_starter_data.__file__).parents[1] / "Datasets"

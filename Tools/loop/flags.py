@@ -13,7 +13,7 @@ from Evaluator.prompt_sets import BEHAVIOR_PROMPTS, HELDOUT_PROMPTS
 from Evaluator.runs.kept_settings import file_fingerprint
 from Evaluator.runs.steps import ROOT
 from Tools.loop.commands import ADAPTER_WEIGHTS, TRAINING_FLAGS
-from Tools.prompts.prompt_writer import parse_methods
+from Tools.prompts.methods import parse_methods
 
 STARTER_ROWS = ROOT / "Datasets" / "starter_sft.jsonl"
 STARTER_REQUESTS = STARTER_ROWS.with_name("starter_writer_sft.jsonl")

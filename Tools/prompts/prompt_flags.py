@@ -13,7 +13,7 @@ from Evaluator.model_flags import base_url, is_claude, is_embedded, is_none, is_
 from Evaluator.prompt_sets import EVALUATION_SETS
 from Evaluator.runs.output_files import OutputFiles
 from Tools.prompts.coverage import BALANCED
-from Tools.prompts.prompt_writer import FREE, parse_methods
+from Tools.prompts.methods import FREE, parse_methods
 from Tools.prompts.templates import DEFAULT_TEMPLATES
 
 DEFAULT_BEHAVIOR_SHARE = 0.2

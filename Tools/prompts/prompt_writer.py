@@ -3,36 +3,27 @@
 slot -> method and cell -> written text -> usable? -> overlap with evaluation prompts, duplicates -> WrittenPrompt
 """
 
-import argparse
 import hashlib
 import random
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from Evaluator.catalog import Catalog
-from Evaluator.decontamination import EvaluationPrompts, Request
 from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
-from Evaluator.runs.attempts import GIVEN_UP, PromptSource, UnusablePrompt, WrittenPrompt
+from Evaluator.runs.attempts import UnusablePrompt, WrittenPrompt
 from Evaluator.tool_prompts import few_tools_as_text
-from Tools.duplicates import SeenRequests
 from Tools.prompts.cells import Cell, Cells
+from Tools.prompts.known_requests import Known
+from Tools.prompts.methods import FREE, SEED_TEXT, MethodOfSlot
 from Tools.prompts.orders import Order
 from Tools.prompts.slots import CannotFill
 from Tools.prompts.teacher import Teacher
 from Tools.prompts.templates import prompt_id
 from Tools.prompts.usable_requests import check_names, clean_request
 
-SEED_TEXT = (
-    "Generate a realistic user request for an Obsidian vault assistant. "
-    "Make it specific, actionable, and varied in complexity."
-)
-METHODS = ("self", "free", "template", "teacher")
-FREE = "free"
-"""The method without cells: one fixed text asks for any request."""
 _DRAWS = 48
 """So many cells of a group are tried until a template gives a request that was not there before."""
 _KEPT_FILLED = 8192
@@ -61,58 +52,13 @@ class Writing:
         return completion.message.content or ""
 
 
-class Known:
-    """Requests that a new one must not repeat: those of this run, of other files, and of evaluation sets."""
-
-    def __init__(self, avoided: EvaluationPrompts, *, is_distinct: bool) -> None:
-        self._avoided = avoided
-        self._seen = SeenRequests() if is_distinct else None
-        self._taken: dict[int, str] = {}  # slot -> its request
-        self._lock = threading.Lock()
-
-    def add(self, request: str, slot: int | None = None) -> None:
-        """Add a request that was there before, that of a `slot` if it is one of this run."""
-        if self._seen is not None:
-            with self._lock:
-                self._seen.add(Request(request))
-                if slot is not None:
-                    self._taken[slot] = request
-
-    def take(self, slot: int, request: str, plain: str | None = None) -> None:
-        """Add the request of a slot, `plain` without its phrasing, which would hide how near it is to an evaluation
-        prompt.
-
-        Raises UnusablePrompt where it overlaps one, or repeats the request of another slot.
-        """
-        words = Request(request)
-        overlap = self._avoided.overlap_of(words)
-        if not overlap and plain not in (None, request):
-            overlap = self._avoided.overlap(plain)
-        if overlap:
-            why = f"it overlaps an evaluation prompt ({overlap.sign}): {overlap.prompt}"
-            raise UnusablePrompt("prompt.evaluation", why, request)
-        if self._seen is None:
-            return
-        with self._lock:
-            twin = self._seen.twin(request)
-            if twin and twin.text != self._taken.get(slot):  # its own, which may have had no answer
-                why = f"it is {'nearly ' if twin.kind == 'near' else ''}the same as: {twin.text}"
-                raise UnusablePrompt(f"prompt.{twin.kind}_duplicate", why, request)
-            if twin:
-                return
-            if self._seen.is_worn(words):
-                raise UnusablePrompt("prompt.worn_skeleton", "a sentence that came often, with other names", request)
-            self._seen.add(words)
-            self._taken[slot] = request
-
-
 class FilledTemplates:
     """The prompts of the slots that templates fill, in the order of the slots, whichever is asked for first.
 
     So what counts as a duplicate depends on the slots before it alone, at any concurrency.
     """
 
-    def __init__(self, cells: Cells, known: Known, slots: "MethodOfSlot", earlier: Mapping[int, str]) -> None:
+    def __init__(self, cells: Cells, known: Known, slots: MethodOfSlot, earlier: Mapping[int, str]) -> None:
         self._cells = cells
         self._known = known
         self._slots = slots
@@ -155,20 +101,6 @@ class FilledTemplates:
             except UnusablePrompt as unusable:
                 found = unusable
         return found
-
-
-class MethodOfSlot:
-    """Which method writes the prompt of a slot, drawn with the methods' weights; no other one steps in for it."""
-
-    def __init__(self, methods: Mapping[str, float], seed: int) -> None:
-        self._methods = methods
-        self._seed = seed
-
-    def method_of(self, slot: int) -> str:
-        if len(self._methods) == 1:
-            return next(iter(self._methods))
-        rng = random.Random(f"{self._seed}:{slot}:method")
-        return rng.choices(list(self._methods), weights=list(self._methods.values()))[0]
 
 
 class PromptWriter:
@@ -273,77 +205,7 @@ class PromptWriter:
         return few_tools_as_text(self._catalog, sorted(set(prompt.expected_tools)), question, answer)
 
 
-class SeveralSamples:
-    """A prompt source that gives each prompt of another one to `num_samples` slots that follow each other.
-
-    The first of them that comes writes it, in `most_attempts` attempts that they share; the others wait for that.
-    """
-
-    def __init__(self, prompts: PromptSource, num_samples: int, seed: int, most_attempts: int) -> None:
-        self._prompts = prompts
-        self._num_samples = num_samples
-        self._seed = seed
-        self._most_attempts = most_attempts
-        self._shared: OrderedDict[int, _SharedPrompt] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def prompt_for(self, slot: int, attempt: int, rng: random.Random) -> WrittenPrompt:
-        """As PromptWriter's; takes nothing from `rng`, whichever slot comes first."""
-        number = slot // self._num_samples
-        with self._lock:
-            shared = self._shared.setdefault(number, _SharedPrompt())
-            if len(self._shared) > _KEPT_FILLED:
-                self._shared.popitem(last=False)
-        with shared.lock:
-            if shared.written is None:
-                shared.written = self._write(number, shared)
-            return shared.written
-
-    def _write(self, number: int, shared: "_SharedPrompt") -> WrittenPrompt:
-        last = shared.failures[-1] if shared.failures else None
-        if len(shared.failures) >= self._most_attempts and last.cell is not None:  # without a cell no slot is given up
-            why = f"the {self._most_attempts} attempts at the request that these answers share have failed: {last}"
-            raise UnusablePrompt(GIVEN_UP, why, None, last.cell)
-        attempt = len(shared.failures)
-        try:
-            return self._prompts.prompt_for(number, attempt, random.Random(f"{self._seed}:{number}:{attempt}:prompt"))
-        except UnusablePrompt as unusable:
-            shared.failures.append(unusable)
-            raise
-
-
-@dataclass
-class _SharedPrompt:
-    """The prompt of several slots, and the attempts at it that failed."""
-
-    written: WrittenPrompt | None = None
-    failures: list[UnusablePrompt] = field(default_factory=list)
-    lock: Any = field(default_factory=threading.Lock)
-
-
 def order_of(cell: Cell, attempt: int) -> Order:
     """The order for a cell; each attempt is another one."""
     digest = hashlib.sha256(f"{attempt}:{cell.order}".encode()).hexdigest()
     return Order(digest[:24], cell.order)
-
-
-def parse_methods(text: str) -> dict[str, float]:
-    """An argparse type: `self`, `self,template`, or with weights `self:3,template:1`."""
-    methods: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, weight = part.partition(":")
-        if name not in METHODS or name in methods:
-            raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(METHODS)}, each once, with :WEIGHT")
-        try:
-            methods[name] = float(weight or 1)
-        except ValueError:
-            methods[name] = 0
-        if not 0 < methods[name] < float("inf"):
-            raise argparse.ArgumentTypeError(f"the weight in {part!r} is not a number above 0")
-    return {name: methods[name] for name in METHODS if name in methods}  # the order they are drawn in
-
-
-def describe_methods(methods: Mapping[str, float]) -> dict[str, Any]:
-    """The methods with their shares, for the settings of a run."""
-    total = sum(methods.values())
-    return {name: round(weight / total, 4) for name, weight in methods.items()}

@@ -22,7 +22,7 @@ from Evaluator.records import Prompt, ToolCall
 from Evaluator.tool_calls import render_turn
 from tests.fakes.ordered_requests import written_to
 from Tools.prompts.cells import ORDER_HEAD
-from Tools.prompts.prompt_writer import SEED_TEXT
+from Tools.prompts.methods import SEED_TEXT
 
 CONTEXT = {
     "sessionId": "session_1767312345678_ab12cd34e",
