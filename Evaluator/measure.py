@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from Evaluator.catalog import Catalog, load_catalog
+from Evaluator.catalog_prompt import as_functions, as_text
 from Evaluator.errors import FAILED, OK, ReportedError, UsageError
 from Evaluator.flag_types import number, span
 from Evaluator.judging_flags import add_judging_arguments
@@ -27,7 +28,6 @@ from Evaluator.runs.atomic_files import write_atomically, write_json
 from Evaluator.runs.attempts import WrittenPrompt
 from Evaluator.runs.output_files import OutputFiles
 from Evaluator.runs.run import Plan, run_plan, settings_of
-from Evaluator.tool_prompts import as_functions, as_text
 
 log = logging.getLogger(__name__)
 

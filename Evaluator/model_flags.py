@@ -23,7 +23,7 @@ CLAUDE_PREFIX = "claude-"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the group "model" to a parser. resolve_model_arguments() and then client_from() read what it gives."""
+    """Add the group "model" to a parser. resolve_model_arguments() and then answering_client() read what it gives."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -117,22 +117,42 @@ def adapter_name(adapter: Path | None) -> str | None:
     return bundled.get(adapter, str(adapter)) if adapter else None
 
 
-def client_from(
-    args: argparse.Namespace,
-    model: str | None = None,
-    base_urls: Sequence[str] = (),
-    api_key_env: str | None = None,
-) -> ModelClient:
-    """The client for `model`, which only writes requests (default: --model with --adapter, which may do both), at
-    `base_urls` (default: --base-url).
+def answering_client(args: argparse.Namespace) -> ModelClient:
+    """The client for --model with --adapter; an embedded one has its adapter for writing requests as well.
 
-    `args` are checked already. An embedded model writes with its adapter in `args.writer_adapters`. `api_key_env` names
-    the variable of the key (default: --api-key-env; "": no key). Raises UsageError.
+    `args` are checked already. Raises UsageError.
     """
-    api_key_env = args.api_key_env if api_key_env is None else api_key_env
-    writer_adapter = getattr(args, "writer_adapters", {}).get(model or args.model)
-    adapter, writer_adapter = (writer_adapter, None) if model else (args.adapter, writer_adapter)
-    model = model or args.model
+    return _client(args, args.model, args.base_url, args.api_key_env, args.adapter, _writer_adapter(args, args.model))
+
+
+def writing_client(
+    args: argparse.Namespace, model: str, base_urls: Sequence[str] = (), api_key_env: str | None = None
+) -> ModelClient:
+    """The client for a model that only writes requests: claude-... through the anthropic SDK, unless it has a base URL.
+
+    `base_urls` are --base-url by default, `api_key_env`, the variable of the key, --api-key-env ("": no key). Raises
+    UsageError.
+    """
+    if is_claude(model) and not base_urls:
+        from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
+
+        return AnthropicMessagesClient(model, use_proxy=args.use_proxy, patience=_patience(args))
+    key_env = args.api_key_env if api_key_env is None else api_key_env
+    return _client(args, model, base_urls or args.base_url, key_env, _writer_adapter(args, model))
+
+
+def _writer_adapter(args: argparse.Namespace, model: str) -> Path | None:
+    return getattr(args, "writer_adapters", {}).get(model)  # only who lets models write requests has them
+
+
+def _client(
+    args: argparse.Namespace,
+    model: str,
+    base_urls: Sequence[str] | None,
+    api_key_env: str,
+    adapter: Path | None,
+    writer_adapter: Path | None = None,
+) -> ModelClient:
     if is_scripted(model):
         from Evaluator.backends.scripted import ScriptedClient
 
@@ -153,24 +173,13 @@ def client_from(
 
     return OpenAICompatibleClient(
         model,
-        base_urls or args.base_url or [DEFAULT_BASE_URL],
+        base_urls or [DEFAULT_BASE_URL],
         api_key=_api_key(api_key_env),
         api_key_env=api_key_env,
         concurrency=args.concurrency,
         use_proxy=args.use_proxy,
         patience=_patience(args),
     )
-
-
-def teacher_from(
-    args: argparse.Namespace, model: str, base_urls: Sequence[str] = (), api_key_env: str | None = None
-) -> ModelClient:
-    """The client for a model that writes prompts: claude-... through the anthropic SDK, unless it has a base URL."""
-    if not is_claude(model) or base_urls:
-        return client_from(args, model, base_urls, api_key_env)
-    from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
-
-    return AnthropicMessagesClient(model, use_proxy=args.use_proxy, patience=_patience(args))
 
 
 def batches_from(args: argparse.Namespace, model: str) -> "AnthropicBatches":

@@ -104,7 +104,7 @@ class SampleMetadata:
     sampling_seed: int | None
     temperature: float | None
     top_p: float | None
-    max_tokens: int
+    max_tokens: int | None
     checks: Mapping[str, bool | None]
     errors: Sequence[str]
     prompt_tokens: int | None

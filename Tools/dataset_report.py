@@ -28,8 +28,8 @@ from Tools.report.card import check_card, make_card
 from Tools.report.counts import Counts
 from Tools.report.limits import DEFAULT_LIMITS, Limit, judge, load_limits
 from Tools.report.numbers import make_numbers
+from Tools.report.row_counter import WRITTEN, RowCounter, count_rejects
 from Tools.report.saving import SUFFIX, is_counts_file, load_counts, to_bytes
-from Tools.report.taking import WRITTEN, RowCounter, count_rejects
 from Tools.report.text import as_text
 
 log = logging.getLogger(__name__)

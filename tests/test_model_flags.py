@@ -4,7 +4,7 @@ import pytest
 
 from Evaluator.errors import UsageError
 from Evaluator.model_client import Stopped
-from Evaluator.model_flags import adapter_name, client_from, resolve_model_arguments, teacher_from
+from Evaluator.model_flags import adapter_name, answering_client, resolve_model_arguments, writing_client
 from Evaluator.runs.clients import Clients
 from Tools.prompts.prompt_flags import cannot_write, check_prompt_arguments
 from Tools.selfplay_generator import build_parser
@@ -15,14 +15,14 @@ from Tools.selfplay_generator_v2 import build_parser as build_v2_parser
 def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(UsageError, match="OPENAI_API_KEY") as error:
-        client_from(build_parser().parse_args(["--model", "x", "--output", "-"]))
+        answering_client(build_parser().parse_args(["--model", "x", "--output", "-"]))
     assert "secret" not in str(error.value)
 
 
 def test_a_line_end_after_the_key_is_no_part_of_it(monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-secret\r\n")
     flags = ["--model", "x", "--output", "-", "--api-key-env", "MY_KEY"]
-    client = client_from(build_parser().parse_args(flags))
+    client = answering_client(build_parser().parse_args(flags))
     assert client._headers["Authorization"] == "Bearer sk-secret"
 
 
@@ -30,8 +30,8 @@ def test_a_teacher_elsewhere_gets_no_key_that_it_was_not_given(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("TEACHER_KEY", "sk-teacher")
     args = build_parser().parse_args(["--model", "x", "--output", "-"])
-    assert "Authorization" not in teacher_from(args, "gpt", ["http://teacher/v1"], "")._headers
-    teacher = teacher_from(args, "gpt", ["http://teacher/v1"], "TEACHER_KEY")
+    assert "Authorization" not in writing_client(args, "gpt", ["http://teacher/v1"], "")._headers
+    teacher = writing_client(args, "gpt", ["http://teacher/v1"], "TEACHER_KEY")
     assert teacher._headers["Authorization"] == "Bearer sk-teacher"
 
 
@@ -39,7 +39,7 @@ def test_a_teacher_elsewhere_gets_no_key_that_it_was_not_given(monkeypatch):
 def test_claude_is_reached_through_a_proxy_only_when_asked(monkeypatch, flag, is_used):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
     args = build_parser().parse_args(["--output", "-", flag])
-    client = teacher_from(args, "claude-test-1")
+    client = writing_client(args, "claude-test-1")
     assert client._sdk._client.trust_env is is_used
     client.close()
 

@@ -41,9 +41,9 @@ class EmbeddedClient:
         key = secrets.token_urlsafe(32)
         server = _start(path, adapters, slots, context_length, key)
 
-        def connect(active: Path | None) -> OpenAICompatibleClient:
+        def connect(active: Path | None) -> _Voice:
             lora = [{"id": at, "scale": float(one is active)} for at, one in enumerate(adapters)]
-            return OpenAICompatibleClient(
+            return _Voice(
                 path.stem,
                 [f"{server.listening_address}/v1"],
                 api_key=key,
@@ -53,8 +53,8 @@ class EmbeddedClient:
             )
 
         self._server = server
-        self._answering = _Voice(connect(adapter))
-        self.writer: ModelClient = _Voice(connect(writer_adapter)) if writer_adapter else self._answering
+        self._answering = connect(adapter)
+        self.writer: ModelClient = connect(writer_adapter) if writer_adapter else self._answering
 
     def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
         return self._answering.complete(messages, options)
@@ -69,16 +69,12 @@ class EmbeddedClient:
         self._server = None
 
 
-class _Voice:
+class _Voice(OpenAICompatibleClient):
     """The weights with one of the adapters."""
-
-    def __init__(self, client: OpenAICompatibleClient) -> None:
-        self._client = client
-        self.stop, self.close = client.stop, client.close
 
     def complete(self, messages: Sequence[Message], options: SamplingOptions) -> Completion:
         try:
-            return self._client.complete(messages, options)
+            return super().complete(messages, options)
         except EndpointLost as error:
             raise EndpointLost(
                 "the embedded model gave no answer for too long. Is something else using all cores? Run the same "

@@ -102,7 +102,7 @@ def _sample(row: Mapping[str, Any], prompt: Prompt, catalog: Catalog) -> dict[st
 
 
 def _changes(answer: Mapping[str, Any], prompt: Prompt, catalog: Catalog) -> dict[str, Any] | None:
-    """What the calls of an answer did to the vault, run once more; None where nothing was run."""
+    """What the calls of an answer do to the vault, run for this alone; None where they cannot be run."""
     turn = parse_turn(Message("assistant", answer["content"], tuple(answer.get("tool_calls") or ())))
     if prompt.vault is None or not turn.calls or turn.findings or not can_run(turn.calls, catalog):
         return None

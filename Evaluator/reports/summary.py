@@ -12,7 +12,7 @@ from Evaluator.records import CHECKS
 
 NO_CALL, UNREADABLE, NO_SUCH_TOOL = "(no call)", "(unreadable)", "(no such tool)"
 Outcome = Mapping[str, Any]
-"""One prompt of a report with its samples (see report.outcome_of)."""
+"""One prompt of a report with its samples (see report._outcome)."""
 
 
 def summarize(outcomes: Sequence[Outcome], tools: Collection[str]) -> dict[str, Any]:

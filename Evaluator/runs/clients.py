@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from Evaluator.model_client import Completion, ModelClient, SamplingOptions
-from Evaluator.model_flags import batches_from, client_from, teacher_from
+from Evaluator.model_flags import answering_client, batches_from, writing_client
 from Evaluator.records import Message
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Clients:
 
     @cached_property
     def _of_model(self) -> tuple[ModelClient, ModelClient]:
-        client = client_from(self._args)
+        client = answering_client(self._args)
         answering, writer = self._metered(client), getattr(client, "writer", None)
         return answering, MeteredClient(writer, self.meter) if writer else answering
 
@@ -73,7 +73,7 @@ class Clients:
         """The client for a model that only writes prompts; --model itself is not loaded twice."""
         if model == self._args.model and not base_urls:
             return self.writing()
-        return self._metered(teacher_from(self._args, model, base_urls, api_key_env))
+        return self._metered(writing_client(self._args, model, base_urls, api_key_env))
 
     def batches(self, model: str) -> "AnthropicBatches":
         """Message Batches for a claude-... that writes prompts."""

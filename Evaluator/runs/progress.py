@@ -4,9 +4,10 @@ import logging
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from Evaluator.console import printable
+from Evaluator.runs.clients import Meter
 from Evaluator.runs.sinks import Tally
 
 if TYPE_CHECKING:
@@ -17,17 +18,10 @@ log = logging.getLogger(__name__)
 LINE_EVERY_S = 60.0
 
 
-class Metered(Protocol):
-    """Where wire time (s) and completion tokens of this run are read."""
-
-    wire_s: float
-    completion_tokens: int
-
-
 class Progress:
     """Shows how far a run is. Call update() a few times a second; it costs workers nothing."""
 
-    def __init__(self, tally: Tally, num_examples: int, meter: Metered) -> None:
+    def __init__(self, tally: Tally, num_examples: int, meter: Meter) -> None:
         self._tally = tally
         self._num_examples = num_examples
         self._meter = meter

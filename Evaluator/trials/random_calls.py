@@ -40,7 +40,7 @@ def random_call(
 
 
 def _names(vault: Vault) -> dict[str, list[str]]:
-    """What a call may name, by kind (see grounding.kind_of)."""
+    """What a call may name, by kind (see arguments.kind_of)."""
     records = [record for table in RECORD_TABLES for record in getattr(vault, table).values()]
     return {
         "path": [*vault.notes, *vault.folders],

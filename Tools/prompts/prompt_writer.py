@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from Evaluator.catalog import Catalog
+from Evaluator.catalog_prompt import few_tools_as_text
 from Evaluator.model_client import ModelClient, SamplingOptions
 from Evaluator.records import Message, Prompt
 from Evaluator.runs.attempts import UnusablePrompt, WrittenPrompt
-from Evaluator.tool_prompts import few_tools_as_text
 from Tools.prompts.cells import Cell, Cells
 from Tools.prompts.known_requests import Known
 from Tools.prompts.methods import FREE, SEED_TEXT, MethodOfSlot

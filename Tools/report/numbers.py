@@ -17,7 +17,7 @@ from Tools.duplicates import clusters, folded, hash_of, skeleton_hash
 from Tools.report import measures
 from Tools.report.counts import Counts, commonest
 from Tools.report.measures import share
-from Tools.report.taking import PROVENANCE, WRITTEN
+from Tools.report.row_counter import PROVENANCE, WRITTEN
 
 SELF_BLEU_ROWS = 300
 SHARED_BY = 0.05
