@@ -223,6 +223,10 @@ def run(args: argparse.Namespace) -> int:
         if not path.exists():
             raise UsageError(f"there is no {path}")
     scale = SCALES[args.scale]
+    if args.processes > 1 and sys.platform == "win32":
+        raise UsageError(
+            "--processes 1 is the most on Windows, where torch's launcher does not start: take WSL for more"
+        )
     if scale.rows_a_step % (scale.kto_batch_size * args.processes):
         most = scale.rows_a_step // scale.kto_batch_size
         raise UsageError(f"--processes {args.processes} do not divide a step: {most}, or a divisor of it")
