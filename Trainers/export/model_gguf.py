@@ -74,7 +74,9 @@ def write_from_weights(
 def quantize_with_llama_cpp(program: str, source: Path, path: Path) -> None:
     """Run llama.cpp's own program: K-quants have no other writer. Raises ReportedError with what it said last."""
     command = [program, str(source), str(path), Q4_K_M.upper()]
-    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    result = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, check=False
+    )
     log.debug("%s", result.stderr)
     if result.returncode or not path.is_file():
         said = (result.stderr or result.stdout).strip().splitlines() or ["it said nothing"]
