@@ -60,8 +60,8 @@ def printable(text: str) -> str:
 
 def is_closed_pipe(error: OSError) -> bool:
     """Whether nobody reads any more what is written. Windows' C library says EINVAL, of a write that names no file."""
-    is_windows = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
-    return is_windows or isinstance(error, BrokenPipeError)
+    is_windows_own = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
+    return is_windows_own or isinstance(error, BrokenPipeError)
 
 
 def describe_os_error(error: OSError) -> str:

@@ -12,7 +12,8 @@ def vault_folder(text: str) -> Path:
 
     `~` is the home folder, where the shell leaves that to programs.
     """
-    return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100  # resolve() would take the name behind a link
+    home = os.path.expanduser(text)  # noqa: PTH111  # where there is no such user, the text is a name
+    return Path(os.path.abspath(home))  # noqa: PTH100  # resolve() would take the name of what a link leads to
 
 
 def add_catalog_argument(group: argparse._ActionsContainer) -> None:

@@ -22,7 +22,7 @@ from Evaluator.console import run_main
 from Evaluator.errors import FAILED, OK
 from Evaluator.reports.report import load_report, validator_fingerprint
 from Evaluator.rows import BadLine, read_rows
-from Evaluator.runs.atomic_files import write_atomically, write_json
+from Evaluator.runs.atomic_files import move_into_place, write_atomically, write_json
 from Evaluator.runs.kept_settings import file_fingerprint, keep_settings
 from Evaluator.runs.serving import add_server_arguments
 from Evaluator.runs.steps import StepFailed, Steps
@@ -225,8 +225,8 @@ def keep_best(folder: Path, number: int, adapter: Path, served: Path) -> None:
     old = folder.with_name(".best.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        folder.replace(old)
-    unfinished.replace(folder)
+        move_into_place(folder, old)
+    move_into_place(unfinished, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -143,8 +143,9 @@ def started(command: str, log_path: Path | None) -> Iterator["subprocess.Popen[b
 def _words_of(command: str) -> Sequence[str] | str:
     if os.name != "nt":
         return shlex.split(command)
-    program, _, rest = command.partition(" ")  # Windows takes a line apart by itself, but looks beside Python first
-    return f"{subprocess.list2cmdline([shutil.which(program) or program])} {rest}"
+    program, _, rest = command.strip().partition(" ")
+    found = shutil.which(program)  # Windows takes a line apart by itself, but would look beside Python first
+    return f"{subprocess.list2cmdline([found])} {rest}" if found else command
 
 
 def wait_for_answer(server: "subprocess.Popen[bytes]", url: str, seconds: float, signals: Signals) -> None:
@@ -195,9 +196,9 @@ def _die_with_parent() -> None:
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
-    """End a server and what it has started: kindly, then not."""
+    """End a server and what it has started: kindly, then not, on Windows at once."""
     if os.name == "nt":
-        subprocess.run(["taskkill", "/t", "/f", "/pid", str(server.pid)], stdout=subprocess.DEVNULL, check=False)
+        subprocess.run(["taskkill", "/t", "/f", "/pid", str(server.pid)], capture_output=True, check=False)
         server.wait()
         return
     for way in (signal.SIGTERM, signal.SIGKILL):

@@ -20,7 +20,7 @@ DEFINED = {
     "A": {"properties": {"b": {}}},
     "B": {"properties": {"d": {}}},
     "N": {"properties": {"n": {"properties": {"b": {}, "m": {}}}}},
-    "Either": {"oneOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]},
+    "Either": {"anyOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]},
     "Open": {"properties": {"o": {}}, "additionalProperties": True},
     "Tree": {"properties": {"in": {"$ref": "#/$defs/Tree"}}},
 }
@@ -80,7 +80,7 @@ def test_another_catalog_without_context_loads(tmp_path):
         ({**SMALL, "tools": {"a": {"parameters": {"$ref": "#/$defs/x"}}}}, ["parameters of a", "#/$defs/x"]),
         ({**SMALL, "tools": {"a": {"parameters": {"$ref": "http://elsewhere/x"}}}}, ["http://elsewhere/x"]),
         ({**SMALL, "tools": {"a": {"parameters": {"items": {"$ref": "#anchor"}}}}}, ["parameters of a", "#anchor"]),
-        ({**SMALL, "tools": {"a": {"parameters": {"$dynamicRef": "#x"}}}}, ["parameters of a", "#x"]),
+        ({**SMALL, "tools": {"a": {"parameters": {"$dynamicRef": "#x"}}}}, ["parameters of a", "$dynamicRef"]),
         (
             {**SMALL, "tools": {"a": {"parameters": {"prefixItems": [{}], "$ref": "#/prefixItems/1"}}}},
             ["prefixItems/1"],
@@ -127,7 +127,16 @@ def test_a_missing_catalog_is_named(tmp_path):
         ({"allOf": [{"$ref": "#/definitions/A"}], "default": {}, "definitions": DEFINED}, {"b": 2}, True),
         ({"allOf": [{"$ref": "#/definitions/A"}], "default": {}, "definitions": DEFINED}, {"c": 2}, False),
         ({"items": {"$ref": "#/$defs/Either"}, "$defs": DEFINED}, [{"b": 2}, {"d": 2}], True),
-        ({"items": {"$ref": "#/$defs/Either"}, "$defs": DEFINED}, [{"b": 2, "d": 2}], False),
+        ({"items": {"$ref": "#/$defs/Either"}, "$defs": DEFINED}, [{"b": 2, "d": 2, "c": 2}], False),
+        ({"properties": {"a": {}}, "$ref": "#/$defs/Either", "$defs": DEFINED}, {"a": 1, "b": 2}, True),
+        ({"properties": {"a": {}}, "$ref": "#/$defs/Either", "$defs": DEFINED}, {"a": 1, "c": 2}, False),
+        ({"anyOf": [{"$ref": "#/$defs/A"}, {"type": "object"}], "$defs": DEFINED}, {"c": 2}, True),
+        ({"oneOf": [{"properties": {"a": {}}}], "allOf": [{"required": ["a"]}]}, {"a": 1, "c": 2}, False),
+        ({"allOf": [{"anyOf": [{"$ref": "#/$defs/A"}]}, {"anyOf": [{"$ref": "#/$defs/B"}]}], "$defs": DEFINED},
+         {"b": 1, "d": 1}, True),
+        ({"allOf": [{"anyOf": [{"$ref": "#/$defs/A"}]}, {"anyOf": [{"$ref": "#/$defs/B"}]}], "$defs": DEFINED},
+         {"b": 1, "c": 1}, False),
+        ({"patternProperties": {"^x": {"$ref": "#/$defs/A"}}, "$defs": DEFINED}, {"x1": {"c": 1}}, False),
         ({"items": {"$ref": "#/$defs/Open"}, "$defs": DEFINED}, [{"o": 1, "c": 2}], True),
         ({"$ref": "#/$defs/Tree", "$defs": DEFINED}, {"in": {"in": {}}}, True),
         ({"$ref": "#/$defs/Tree", "$defs": DEFINED}, {"in": {"in": {"c": 2}}}, False),
@@ -161,3 +170,10 @@ def test_an_id_of_a_wrong_type_is_a_wrong_id_where_the_catalog_names_no_type(tmp
     call = ToolCall("lamp_switch", {"context": {"session": ["s_1"]}, "is_on": True})
     verdict = validate(render_turn([call]), Prompt("p", "Light", system="session: s_1"), catalog)
     assert [finding.code for finding in verdict.findings] == ["context.wrong_id:session"]
+
+
+def test_closing_takes_no_longer_for_definitions_that_all_lead_to_all():
+    names = [f"D{number}" for number in range(12)]
+    every = [{"$ref": f"#/$defs/{name}"} for name in names]
+    schema = {"$ref": "#/$defs/D0", "$defs": {name: {"properties": {name: {}}, "anyOf": every} for name in names}}
+    assert closed(schema)["unevaluatedProperties"] is False

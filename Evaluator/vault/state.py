@@ -38,8 +38,9 @@ class Note:
     @cached_property
     def tags(self) -> tuple[str, ...]:
         """The tags of the frontmatter, as `[a, b]`, `a, b` or one a line after a dash, and the #tags of the text."""
-        listed = re.search(r"^tags?:(.*(?:\n[ \t]*- .*)*)", self.frontmatter, re.MULTILINE)
-        in_front = re.findall(r"[^\s,\[\]\"'#-][^\s,\[\]\"'#]*", listed.group(1)) if listed else []
+        listed = re.search(r"^tags?:([ \t]*\[[^\]]*\]|.*(?:\n[ \t]*- .*)*)", self.frontmatter, re.MULTILINE)
+        front = re.sub(r"(?<=\s)#(?=\s).*", "", listed.group(1)) if listed else ""  # comments
+        in_front = [tag for tag in re.findall(r"[^\s,\[\]\"'#-][^\s,\[\]\"'#]*", front) if tag not in ("null", "~")]
         return (*in_front, *re.findall(r"(?<!\S)#([\w/-]+)", self.text))
 
 

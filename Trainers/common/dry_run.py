@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 MOST_RENDERED = 1000
 """Rows that are tokenised for a dry run, which shall take no more than seconds."""
 HAS_TRITON = sys.platform != "win32"
-"""Calculated for where no GPU is at hand, too: what a run finds may be other."""
+"""Assumed where no GPU can be asked; a run asks."""
 CARD_GB = 24.0
 """An RTX 3090's memory, calculated for where no GPU is at hand."""
 

@@ -48,17 +48,24 @@ class RunFolder:
 
         Raises UsageError where another one is at work.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / "run.lock"
+        was_here, was_locked_before = self.path.exists(), path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as lock:
             if not take_lock(lock):
                 raise UsageError(f"another run is at work in {self.path}: wait for it, or choose another --output")
+            is_refused = False
             try:
                 yield
+            except UsageError:
+                is_refused = True
+                raise
             finally:
+                is_bare = list(self.path.iterdir()) == [path]
                 with suppress(OSError):  # Windows removes no open file
-                    if list(self.path.iterdir()) == [path]:
+                    if is_bare or (is_refused and not was_locked_before):
                         path.unlink()
+                    if is_bare and not was_here:
                         self.path.rmdir()
 
     def record(self) -> dict[str, Any] | None:

@@ -60,7 +60,6 @@ def read_training_data(files: Sequence[str], *, allow_eval_prompts: bool = False
         data.sha256[name] = hashlib.sha256(content).hexdigest()
         for row in bad_lines.without(rows_of("stdin" if name == "-" else name, content.split(b"\n"))):
             _add(data, row, ids, questions)
-    bad_lines.tell()
     data.num_bad_lines = bad_lines.num
     return data
 

@@ -22,7 +22,6 @@ from Trainers.experiments.arms import (
 )
 from Trainers.experiments.scales import PROMPT_METHOD, Scale
 
-"""What a trainer leaves in its folder."""
 _SCRIPTS = {"sft": "Trainers/rtx3090_sft/train_sft.py", "kto": "Trainers/rtx3090_kto/train_kto.py"}
 
 
