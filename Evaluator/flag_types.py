@@ -25,9 +25,13 @@ class span:  # reads like a type in add_argument(type=...)
         self._number = number(float, least, most)
 
     def __call__(self, text: str) -> tuple[float, float]:
-        low, _, high = text.partition("-")
         try:
-            limits = self._number(low), self._number(high or low)
+            float(text)  # 1e-3 is a number, and no range
+            low = high = text
+        except ValueError:
+            low, _, high = text.partition("-")
+        try:
+            limits = self._number(low), self._number(high)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range LOW-HIGH") from None
         if limits[0] > limits[1]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from Evaluator.flag_types import span
 from Evaluator.records import CHECKS
 from tests.fakes.anthropic_server import FakeAnthropicServer
 from tests.fakes.ordered_requests import written_to
@@ -419,6 +420,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(scripted):
         (["--output", ""], ".jsonl"),
         (["--temperature", "0.9-0.3"], "first number"),
         (["--temperature", "hot"], "neither a number nor a range"),
+        (["--temperature", "0.3-"], "neither a number nor a range"),
         (["--top-p", "1.5"], "not between"),
         (["--concurrency", "x"], "invalid int"),
         (["--num-ex", "5"], "unrecognized"),
@@ -430,6 +432,13 @@ def test_a_bad_flag_is_status_2_before_anything_starts(flags, words, capsys, out
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
     assert not out.parent.joinpath("out.journal").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"), [("0.7", (0.7, 0.7)), ("0.3-0.9", (0.3, 0.9)), ("1e-3", (0.001, 0.001)), ("0-1", (0, 1))]
+)
+def test_a_number_is_a_range_of_itself(text, limits):
+    assert span(0, 2)(text) == limits
 
 
 @pytest.mark.parametrize(
