@@ -8,15 +8,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock, patch
 
 import pytest
 
 from Evaluator.backends.anthropic_batches import AnthropicBatches, BatchInDoubt, BatchRequest
 from Evaluator.backends.anthropic_messages import AnthropicMessagesClient
 from Evaluator.backends.endpoint_pool import Patience
-from Evaluator.model_client import ConfigurationRefused, EndpointLost, SampleFailed, SamplingOptions, Stopped
+from Evaluator.model_client import ConfigurationRefused, EndpointLost, SampleFailed, SamplingOptions
 from Evaluator.records import Message
 from tests.fakes.anthropic_server import FakeAnthropicServer, write_all
+from Tools.prompts import teacher_batches
 from Tools.prompts.orders import messages_for, most_tokens, options_for
 from Tools.prompts.prompts_file import PromptsFile
 from Tools.prompts.teacher import Order
@@ -61,6 +64,13 @@ def said(caplog):
 def write(batches, kept, orders=ORDERS, **options):
     settings = {"per_call": 5, "max_tokens": 100, "max_teacher_tokens": None, "poll_s": 0.01, **options}
     write_in_batches(orders, "claude-test-1", batches, kept, **settings)
+
+
+def write_until_interrupted(batches, kept, **options):
+    """Ctrl-C comes at the first wait."""
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=Mock(side_effect=KeyboardInterrupt))
+    with patch.object(teacher_batches, "time", clock), pytest.raises(KeyboardInterrupt):
+        write(batches, kept, **options)
 
 
 def texts(kept):
@@ -207,9 +217,8 @@ def test_what_comes_to_nothing_is_left_out_and_said_in_one_line(service, said):
 def test_results_that_are_archived_count_as_nothing(service, said):
     server, batches = service()
     kept = PromptsFile(None)
-    with pytest.raises(Stopped):
-        server.polls = 99
-        write(batches, kept, is_stopped=lambda: True)
+    server.polls = 99
+    write_until_interrupted(batches, kept)
     server.end_batches()
     server.batches["msgbatch_1"]["is_archived"] = True
     write(batches, kept)
@@ -269,10 +278,10 @@ def test_what_a_batch_did_not_cost_is_used_for_the_next(service):
 def test_open_batches_count_against_the_budget(service, path):
     server, batches = service(polls=99)
     limit = worst(ORDERS[30:35]) + 100
-    with PromptsFile(path) as kept, pytest.raises(Stopped):
-        write(batches, kept, max_teacher_tokens=limit, is_stopped=lambda: True)
-    with PromptsFile(path) as kept, pytest.raises(Stopped):
-        write(batches, kept, max_teacher_tokens=limit, is_stopped=lambda: True)
+    with PromptsFile(path) as kept:
+        write_until_interrupted(batches, kept, max_teacher_tokens=limit)
+    with PromptsFile(path) as kept:
+        write_until_interrupted(batches, kept, max_teacher_tokens=limit)
     assert [len(batch["entries"]) for batch in server.batches.values()] == [1]
 
 
@@ -287,8 +296,8 @@ def test_without_room_for_anything_nothing_is_handed_in(service):
 
 def test_a_batch_of_a_run_that_died_is_collected_and_not_handed_in_again(service, path, said):
     server, batches = service(polls=99)
-    with PromptsFile(path) as kept, pytest.raises(Stopped):
-        write(batches, kept, is_stopped=lambda: True)
+    with PromptsFile(path) as kept:
+        write_until_interrupted(batches, kept)
     server.end_batches()
     with PromptsFile(path) as kept:
         write(batches, kept)
@@ -299,8 +308,8 @@ def test_a_batch_of_a_run_that_died_is_collected_and_not_handed_in_again(service
 
 def test_open_batches_are_collected_for_orders_that_nobody_wants_now(service, path):
     server, batches = service(polls=99)
-    with PromptsFile(path) as kept, pytest.raises(Stopped):
-        write(batches, kept, is_stopped=lambda: True)
+    with PromptsFile(path) as kept:
+        write_until_interrupted(batches, kept)
     server.end_batches()
     with PromptsFile(path) as kept:
         write(batches, kept, [])

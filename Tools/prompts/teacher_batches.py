@@ -3,11 +3,11 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from Evaluator.backends.anthropic_batches import AnthropicBatches, BatchRequest, BatchResult
-from Evaluator.model_client import SampleFailed, Stopped
+from Evaluator.model_client import SampleFailed
 from Evaluator.runs.attempts import UnusablePrompt
 from Tools.prompts.orders import Order, messages_for, most_tokens, options_for, texts_in
 from Tools.prompts.prompts_file import OpenBatch, PromptsFile
@@ -35,17 +35,16 @@ def write_in_batches(
     max_teacher_tokens: int | None,
     poll_s: float = POLL_S,
     requests_a_batch: int = REQUESTS_A_BATCH,
-    is_stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Have `orders` written that are neither kept nor in a batch already, and wait for all open batches, `kept`'s too.
 
     `per_call` orders share a request, with `max_tokens` for each. Only what surely fits the budget is handed in; as
     batches cost less than they might, the rest follows. An order that came to nothing is not handed in again: it is
-    just not kept. Raises what a client's complete() raises, BatchInDoubt, and Stopped soon after `is_stopped()`;
-    whatever ends this, no batch is lost: the same call goes on with those that were handed in.
+    just not kept. Raises what a client's complete() raises, and BatchInDoubt. Whatever ends this, Ctrl-C too, no batch
+    is lost: the same call goes on with those that were handed in.
     """
     budget = TokenBudget(kept, max_teacher_tokens)
-    waiting = _Waiting(batches, kept, poll_s, is_stopped)
+    waiting = _Waiting(batches, kept, poll_s)
     tried = {order_id for batch in kept.open_batches() for ids in batch.orders.values() for order_id in ids}
     if kept.open_batches():
         log.info("batches that an earlier run handed in: %d", len(kept.open_batches()))
@@ -112,13 +111,10 @@ def _hand_in(requests: Sequence[_Request], teacher_name: str, batches: Anthropic
 class _Waiting:
     """Waits for batches and keeps what they wrote."""
 
-    def __init__(
-        self, batches: AnthropicBatches, kept: PromptsFile, poll_s: float, is_stopped: Callable[[], bool]
-    ) -> None:
+    def __init__(self, batches: AnthropicBatches, kept: PromptsFile, poll_s: float) -> None:
         self._batches = batches
         self._kept = kept
         self._poll_s = poll_s
-        self._is_stopped = is_stopped
         self._failures: Counter[str] = Counter()  # of a batch, in a row
 
     def collect_all(self) -> None:
@@ -141,14 +137,7 @@ class _Waiting:
                     calls,
                     minutes,
                 )
-            self._pause()
-
-    def _pause(self) -> None:
-        until = time.monotonic() + self._poll_s
-        while (left_s := until - time.monotonic()) > 0:
-            if self._is_stopped():
-                raise Stopped
-            time.sleep(min(left_s, 0.5))
+            time.sleep(self._poll_s)
 
     def _collect_if_ended(self, batch: OpenBatch) -> None:
         try:
