@@ -89,8 +89,8 @@ TRAINERS_KNOW = {
     "Evaluator.runs.signals",
     "Evaluator.tool_calls",
 }
-"""What a row is and what labels weigh, how a program ends and keeps others out, which weights the embedded engine has:
-no more of it."""
+"""What a row is and what labels weigh, how a program ends and keeps others out, how a file appears whole, which weights
+the embedded engine has: no more of it."""
 EXPERIMENTS_KNOW = TRAINERS_KNOW | {
     "Evaluator.catalog",
     "Evaluator.decontamination",
